@@ -1,0 +1,50 @@
+# What a newcomer needs: make demo, make test.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOFLAGS_BUILD = -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@2026.2
+TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
+
+.PHONY: build demo test race cross lint bench fuzz soak-demo kill-journal demo-arm screenshots clean help
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/hubagent
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/hubagent ./agent
+
+demo: build ## run the whole system with simulated devices (flags: make demo ARGS="--for 40s --outage 10s --kill")
+	bin/hubagent demo $(ARGS)
+
+test: ## all tests, real parts included
+	scripts/test
+
+lint: ## gofmt, go vet, staticcheck
+	scripts/lint $(STATICCHECK)
+
+cross: ## static binaries for the four targets, in dist/
+	@set -e; for t in $(TARGETS); do \
+		arch=$${t#linux-}; arm=; case $$arch in armv*) arm=$${arch#armv}; arch=arm;; esac; \
+		echo "dist/hubagent-$$t"; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOARM=$$arm go build $(GOFLAGS_BUILD) -o dist/hubagent-$$t ./agent; \
+	done
+
+demo-arm: cross ## the demo for 20 s with the arm64 and the armv7 binary under qemu-user
+	scripts/demo-arm
+
+soak-demo: build ## demo with outage and kill at random moments, RUNS times (default 20)
+	scripts/soak-demo $(or $(RUNS),20)
+
+kill-journal: ## kill -9 the journal at random moments, RUNS times (default 200)
+	HUB_KILL_RUNS=$(or $(RUNS),200) go test -count=1 -run TestKill -v -timeout 1h ./buffer
+
+bench: ## benchmarks in benchstat's form
+	go test -run '^$$' -bench . -benchmem -count $(or $(COUNT),6) ./...
+
+fuzz: ## every fuzz target for FUZZTIME (default 20s)
+	scripts/fuzz $(or $(FUZZTIME),20s)
+
+screenshots: build ## pictures of the page for the README, in deploy/docs
+	scripts/screenshots
+
+clean: ## remove what was built
+	rm -rf bin dist

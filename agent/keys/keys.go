@@ -1,0 +1,128 @@
+// Package keys holds a gateway's secrets: one file of mode 0600 each under the state folder, made at the first start.
+package keys
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"hubagent/agent/contract"
+	"hubagent/config"
+)
+
+// Keys are what a gateway keeps to itself.
+type Keys struct {
+	Journal []byte      // AES-256 key of the journal
+	Log     note.Signer // log key, signs checkpoints; nil without an uplink
+	Public  string      // the log key's public form: what the platform registers; empty without an uplink
+}
+
+func path(state, name string) string { return filepath.Join(state, "keys", name) }
+
+// JournalDir is where the journal of a config lives.
+func JournalDir(cfg *config.Config) string { return filepath.Join(cfg.State, "journal") }
+
+// Load reads the keys and makes those that are missing. It makes none beside data that the lost one must fit: a new
+// key would hide the loss.
+func Load(cfg *config.Config) (Keys, error) {
+	var k Keys
+	if err := os.MkdirAll(filepath.Join(cfg.State, "keys"), 0o700); err != nil {
+		return k, fmt.Errorf("cannot write to state folder: %w", err)
+	}
+	journal, err := loadKey(path(cfg.State, "journal.key"), JournalDir(cfg), func() (string, error) {
+		b := make([]byte, 32)
+		rand.Read(b) // never fails
+		return string(b), nil
+	})
+	if err != nil {
+		return k, err
+	}
+	if len(journal) != 32 {
+		return k, fmt.Errorf("journal key %s has %d bytes and should have 32", path(cfg.State, "journal.key"), len(journal))
+	}
+	k.Journal = []byte(journal)
+
+	if len(cfg.Uplink.Brokers) == 0 {
+		return k, nil
+	}
+	pubPath := path(cfg.State, "log.pub")
+	secret, err := loadKey(path(cfg.State, "log.key"), pubPath, func() (string, error) {
+		secret, public, err := contract.NewKey(cfg.Uplink.Origin, cfg.Gateway.ID)
+		if err != nil {
+			return "", err
+		}
+		k.Public = public
+		return secret, nil
+	})
+	if err != nil {
+		return k, err
+	}
+	if k.Log, err = note.NewSigner(strings.TrimSpace(secret)); err != nil {
+		return k, fmt.Errorf("log key %s is not usable: %w", path(cfg.State, "log.key"), err)
+	}
+	if want := contract.KeyName(cfg.Uplink.Origin, cfg.Gateway.ID); k.Log.Name() != want {
+		return k, fmt.Errorf("log key %s is for %q, and the config says %q: put back gateway.id and uplink.origin, or begin with a new state folder", path(cfg.State, "log.key"), k.Log.Name(), want)
+	}
+	if k.Public != "" {
+		return k, writeFileSync(pubPath, k.Public+"\n", 0o644)
+	}
+	public, err := os.ReadFile(pubPath)
+	if err != nil {
+		return k, fmt.Errorf("cannot read public log key: %w", err)
+	}
+	k.Public = strings.TrimSpace(string(public))
+	return k, nil
+}
+
+// loadKey reads a key, or makes it when neither it nor what needs it is there.
+func loadKey(path, needs string, make func() (string, error)) (string, error) {
+	raw, err := os.ReadFile(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
+			return "", fmt.Errorf("cannot read key: %w", err)
+		}
+		return string(raw), nil
+	}
+	if _, err := os.Stat(needs); err == nil {
+		return "", fmt.Errorf("key %s is gone, and %s needs it: put it back, or move the state folder away to begin anew", path, needs)
+	}
+	secret, err := make()
+	if err != nil {
+		return "", err
+	}
+	return secret, writeFileSync(path, secret, 0o600)
+}
+
+// writeFileSync writes a whole file or none: a power cut must not leave a key cut short.
+func writeFileSync(path, text string, mode fs.FileMode) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	_, err = f.WriteString(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

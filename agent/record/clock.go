@@ -1,0 +1,53 @@
+package record
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hubagent/agent/contract"
+)
+
+// Clock gives the present moment as the gateway knows it. It is safe for concurrent use.
+type Clock func() contract.Stamp
+
+// SystemClock reads the kernel: wall time, whether it is synchronised (adjtimex), boot id and time since boot.
+func SystemClock() (Clock, error) {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read boot id: %w", err)
+	}
+	boot := strings.TrimSpace(string(raw))
+	return func() contract.Stamp {
+		s := contract.Stamp{At: time.Now().UnixMilli(), Clock: contract.ClockOK}
+		state, err := unix.Adjtimex(new(unix.Timex))
+		if err != nil || state == unix.TIME_ERROR {
+			s.Clock, s.Boot, s.Mono = contract.ClockUnsync, boot, sinceBoot().Milliseconds()
+		}
+		return s
+	}, nil
+}
+
+// sinceBoot counts time asleep too: a gateway that was suspended must not place readings too early.
+func sinceBoot() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// stepMs is how far wall clock and monotonic clock may drift apart within a leaf before it counts as a step.
+const stepMs = 1000
+
+// continues says whether times of stamp b can be repaired by the same offset as those of a.
+func continues(a, b contract.Stamp) bool {
+	if a.Clock != b.Clock || a.Boot != b.Boot {
+		return false
+	}
+	step := (b.At - b.Mono) - (a.At - a.Mono)
+	return a.Clock == contract.ClockOK || -stepMs < step && step < stepMs
+}

@@ -1,0 +1,169 @@
+package record
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"hubagent/agent/contract"
+	"hubagent/buffer"
+	"hubagent/config"
+)
+
+// Epoch is the identity of the log that a store holds.
+type Epoch struct {
+	Gateway string
+	Name    string
+	Meta    string // hash of the meta leaf in force, as tlog prints it
+
+	config string // hash of the config that the meta leaf describes
+}
+
+// The names of state records.
+const (
+	stateEpoch    = "epoch"    // name
+	stateMeta     = "meta"     // metaState
+	stateCounts   = "counts"   // Counts
+	stateContacts = "contacts" // device -> point -> state, for points that are events
+)
+
+type metaState struct {
+	Config string `json:"config"` // config hash that the leaf was made from
+	Leaf   string `json:"leaf"`   // the leaf's hash
+}
+
+// genesis opens an epoch. Previous stays nil on a gateway's first boot.
+type genesis struct {
+	Agent    string  `json:"agent"` // version
+	LogKey   string  `json:"log_key"`
+	Previous *string `json:"previous"`
+}
+
+type metaDocument struct {
+	Config  string                `json:"config"` // hash
+	Devices map[string]metaDevice `json:"devices"`
+}
+
+type metaDevice struct {
+	Kind       config.DeviceKind    `json:"kind"`
+	Profile    string               `json:"profile"`
+	IntervalMs int64                `json:"interval_ms"`
+	Points     map[string]metaPoint `json:"points"`
+}
+
+type metaPoint struct {
+	Unit string      `json:"unit"` // UCUM
+	Type config.Type `json:"type"`
+}
+
+// Begin makes sure that the store has an epoch, and that the meta leaf in force describes this config. What is missing
+// is written in one Commit, so a store never holds an epoch without its genesis.
+func Begin(store *buffer.Store, cfg *config.Config, logKey, version string, now contract.Stamp) (Epoch, error) {
+	e, err := ReadEpoch(store, cfg.Gateway.ID)
+	if err != nil && !errors.Is(err, buffer.ErrNotFound) {
+		return e, err
+	}
+	if e.Name != "" && e.config == cfg.Hash {
+		return e, nil
+	}
+	err = store.Commit(func(tx *buffer.Tx) error {
+		if e.Name == "" {
+			e.Name = newEpoch(now)
+			tx.Set(stateEpoch, []byte(e.Name))
+			if _, err := appendDocument(tx, e, contract.KindGenesis, now, genesis{Agent: version, LogKey: logKey}); err != nil {
+				return err
+			}
+		}
+		hash, err := appendDocument(tx, e, contract.KindMeta, now, describe(cfg))
+		if err != nil {
+			return err
+		}
+		e.Meta = hash
+		return setState(tx, stateMeta, metaState{cfg.Hash, hash})
+	})
+	if err != nil {
+		return e, fmt.Errorf("cannot begin epoch: %w", err)
+	}
+	return e, nil
+}
+
+// newEpoch names an epoch by its first minute, for people, and 32 random bits, since a gateway's clock may be wrong.
+func newEpoch(now contract.Stamp) string {
+	b := make([]byte, 4)
+	rand.Read(b) // never fails
+	return time.UnixMilli(now.At).UTC().Format("20060102T1504Z-") + hex.EncodeToString(b)
+}
+
+// appendDocument appends a leaf whose field is named as its kind and returns the leaf's hash.
+func appendDocument(tx *buffer.Tx, e Epoch, kind contract.Kind, now contract.Stamp, document any) (string, error) {
+	h := contract.Header{Gateway: e.Gateway, Epoch: e.Name, Seq: tx.Next(), Kind: kind, Stamp: now}
+	leaf, err := contract.AppendDocument(nil, h, string(kind), document)
+	if err != nil {
+		return "", err
+	}
+	_, err = tx.Append(buffer.Class(kind.Class()), leaf)
+	return tlog.RecordHash(leaf).String(), err
+}
+
+// describe says what the rows' names mean. Labels and the site's name are people's words and stay here.
+func describe(cfg *config.Config) metaDocument {
+	doc := metaDocument{Config: cfg.Hash, Devices: map[string]metaDevice{}}
+	for _, bus := range cfg.Buses {
+		for _, d := range bus.Devices {
+			points := map[string]metaPoint{}
+			for _, p := range d.Model.Points {
+				points[p.Name] = metaPoint{p.Unit, p.Type}
+			}
+			doc.Devices[d.Name] = metaDevice{d.Model.Kind, d.Profile, d.Interval.Milliseconds(), points}
+		}
+	}
+	return doc
+}
+
+// getState decodes a state record into v and leaves v alone when there is none.
+func getState(store *buffer.Store, name string, v any) error {
+	raw, err := store.Get(name)
+	if errors.Is(err, buffer.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("state %q: %w", name, err)
+	}
+	return nil
+}
+
+func setState(tx *buffer.Tx, name string, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("state %q: %w", name, err)
+	}
+	tx.Set(name, raw)
+	return nil
+}
+
+// ReadEpoch returns the epoch of a store on which Begin was called before.
+func ReadEpoch(store *buffer.Store, gateway string) (Epoch, error) {
+	name, err := store.Get(stateEpoch)
+	if err != nil {
+		return Epoch{Gateway: gateway}, fmt.Errorf("epoch of the journal: %w", err)
+	}
+	e := Epoch{Gateway: gateway, Name: string(name)}
+	var meta metaState
+	err = getState(store, stateMeta, &meta)
+	e.Meta, e.config = meta.Leaf, meta.Config
+	return e, err
+}
+
+// ReadCounts returns the totals of the epoch.
+func ReadCounts(store *buffer.Store) (c Counts, err error) {
+	err = getState(store, stateCounts, &c)
+	return c, err
+}

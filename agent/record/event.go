@@ -1,0 +1,81 @@
+package record
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"hubagent/agent/contract"
+	"hubagent/buffer"
+	"hubagent/drivers"
+)
+
+// event is a sample in which contacts changed. It becomes a leaf of its own, so its row is in no data leaf.
+type event struct {
+	block
+	changes []change
+}
+
+// change is one contact that is not as it was, as the leaf says it.
+type change struct {
+	Device string `json:"d"`
+	Point  string `json:"p"`
+	From   *int   `json:"from"` // null: never seen before
+	To     int    `json:"to"`
+	At     int64  `json:"t"` // Unix milliseconds
+}
+
+// changes compares the sample's event points with what was last seen. A contact that was never seen is an event only
+// when it is active: an alarm that stands when the gateway first looks must not go untold.
+func (r *Recorder) changes(s drivers.Sample) (changes []change) {
+	for _, reading := range s.Readings {
+		state, ok := reading.Value.AsBool()
+		if !ok || !r.events[s.Device][reading.Point] {
+			continue
+		}
+		before, seen := r.contacts[s.Device][reading.Point]
+		if before == state { // the zero value stands for "not active" when it was never seen
+			continue
+		}
+		c := change{Device: s.Device, Point: reading.Point, To: digit(state), At: s.At.UnixMilli()}
+		if seen {
+			from := digit(before)
+			c.From = &from
+		}
+		changes = append(changes, c)
+	}
+	return changes
+}
+
+func digit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// apply returns the states after the event and leaves the given ones as they are.
+func (e *event) apply(contacts map[string]map[string]bool) map[string]map[string]bool {
+	next := maps.Clone(contacts)
+	for _, c := range e.changes {
+		points := maps.Clone(next[c.Device])
+		if points == nil {
+			points = map[string]bool{}
+		}
+		points[c.Point] = c.To == 1
+		next[c.Device] = points
+	}
+	return next
+}
+
+func (r *Recorder) appendEvent(tx *buffer.Tx, e *event) error {
+	list, err := json.Marshal(e.changes)
+	if err != nil {
+		return fmt.Errorf("cannot encode event: %w", err)
+	}
+	leaf := contract.AppendRows(nil, r.header(tx, contract.KindEvent, e.Stamp), e.rows)
+	leaf = slices.Concat(leaf[:len(leaf)-1], []byte(`,"changes":`), list, []byte("}"))
+	_, err = tx.Append(buffer.Class(contract.KindEvent.Class()), leaf)
+	return err
+}

@@ -1,0 +1,234 @@
+// Package uplink forwards leaves to the platform over MQTT and keeps account of what the platform has acknowledged end
+// to end. A PUBACK moves nothing: a broker also acknowledges what it then drops.
+package uplink
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"hubagent/agent/contract"
+	"hubagent/buffer"
+	"hubagent/config"
+)
+
+// Options say whose leaves go where.
+type Options struct {
+	Config  config.Uplink
+	Gateway string
+	Epoch   string
+	Meta    string // hash of the meta leaf in force
+	Store   *buffer.Store
+	Signer  note.Signer // the gateway's log key
+	Clock   func() contract.Stamp
+	AckTime time.Duration // a leaf without an acknowledgement may be sent again after this; 0: 30 s
+	Log     *slog.Logger
+}
+
+// Stats is what the page shows of the uplink.
+type Stats struct {
+	Connected    bool      // a broker accepted the connection
+	Answered     bool      // and the platform acknowledged something on it
+	Broker       string    // the present or next one
+	Since        time.Time // of Connected and Answered as they are
+	Err          error     // why there is no connection
+	RetryAt      time.Time // of the next attempt
+	Acknowledged int64     // leaves the platform has stored
+	Waiting      int64     // leaves it has not
+	FirstWaiting int64     // number of the oldest of them; the journal's size when there is none
+	LastAck      time.Time
+	Published    uint64 // leaves sent since start
+	Republished  uint64 // of these, sent before
+	Connects     uint64
+	Checkpoint   int64  // leaves of the newest checkpoint the platform confirmed
+	Refused      uint64 // acknowledgements that could not be true
+}
+
+// Uplink is one gateway's way to the platform.
+type Uplink struct {
+	o     Options
+	sent  contract.SeqSet // leaves published since start; owned by Run
+	saved time.Time       // when acked was last written to the store; owned by Run
+	dirty bool            // acked has changed since; owned by Run
+
+	mu    sync.Mutex
+	acked contract.SeqSet
+	stats Stats
+}
+
+const stateAcked = "acked" // state record: contract.SeqSet
+
+// saveInterval bounds how many leaves are sent again after a crash: only those acknowledged since the last save.
+const saveInterval = 10 * time.Second
+
+// New makes an uplink and reads from the store what the platform had acknowledged before.
+func New(o Options) (*Uplink, error) {
+	if o.AckTime == 0 {
+		o.AckTime = ackTime
+	}
+	u := &Uplink{o: o}
+	raw, err := o.Store.Get(stateAcked)
+	if err != nil && !errors.Is(err, buffer.ErrNotFound) {
+		return nil, err
+	}
+	if err == nil {
+		if err := json.Unmarshal(raw, &u.acked); err != nil {
+			return nil, fmt.Errorf("state %q: %w", stateAcked, err)
+		}
+	}
+	u.stats.Since = time.Now()
+	return u, nil
+}
+
+// Stats returns the present figures.
+func (u *Uplink) Stats() Stats {
+	size := u.o.Store.Size()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.stats
+	s.Acknowledged = u.acked.Count()
+	s.Waiting = size - s.Acknowledged
+	s.FirstWaiting = u.acked.NextMissing(0)
+	return s
+}
+
+// stableTime is how long a connection must hold before the wait between attempts starts small again. Without it a
+// broker that accepts and then drops would be hammered.
+const stableTime = time.Minute
+
+// Run connects and forwards until ctx ends. When final is closed the journal has its last leaf: what is connected then
+// sends it, waits up to drainTime for its acknowledgement, and Run returns. Run returns an error only when the store
+// fails.
+func (u *Uplink) Run(ctx context.Context, final <-chan struct{}) error {
+	defer u.saveAcked()
+	for attempt := 0; ; attempt++ {
+		broker := u.o.Config.Brokers[attempt%len(u.o.Config.Brokers)]
+		begin := time.Now()
+		err := u.session(ctx, final, broker)
+		if ctx.Err() != nil || closed(final) {
+			return u.o.Store.Err()
+		}
+		if time.Since(begin) > stableTime {
+			attempt = -1
+		}
+		wait := backoff(attempt, u.o.Config.ReconnectMax)
+		u.offline(broker, err, wait)
+		select {
+		case <-time.After(wait):
+		case <-final:
+			return u.o.Store.Err()
+		case <-ctx.Done():
+			return u.o.Store.Err()
+		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// backoff is full jitter: anywhere from zero to a ceiling that doubles from one second to most. Gateways that lost
+// their broker together come back apart.
+func backoff(attempt int, most time.Duration) time.Duration {
+	ceiling := time.Second << min(max(attempt, 0), 20)
+	return rand.N(min(ceiling, most)) + time.Millisecond
+}
+
+func (u *Uplink) offline(broker string, err error, wait time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := &u.stats
+	if s.Connected || s.Err == nil {
+		u.o.Log.Warn("uplink offline, readings are kept", "broker", broker, "err", err)
+		s.Since = time.Now()
+	}
+	s.Connected, s.Answered, s.Broker, s.Err = false, false, broker, err
+	s.RetryAt = time.Now().Add(wait)
+}
+
+func (u *Uplink) online(broker string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := &u.stats
+	s.Connected, s.Answered, s.Broker, s.Err, s.RetryAt, s.Since = true, false, broker, nil, time.Time{}, time.Now()
+	s.Connects++
+	u.o.Log.Info("uplink connected", "broker", broker, "waiting", u.o.Store.Size()-u.acked.Count())
+}
+
+// accept takes in an acknowledgement. The first one of a connection is believed whole, so that a platform that lost
+// leaves gets them again; nothing at the gateway is deleted on its word alone.
+func (u *Uplink) accept(a contract.Ack, first bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	before := u.acked.Count()
+	if first {
+		u.acked = a.SeqSet.Clone()
+		u.stats.Answered, u.stats.Since = true, time.Now()
+	} else {
+		u.acked.Merge(a.SeqSet)
+	}
+	u.dirty = u.dirty || u.acked.Count() != before
+	u.stats.LastAck = time.Now()
+	u.stats.Checkpoint = a.Checkpoint
+	if waiting := u.o.Store.Size() - u.acked.Count(); waiting == 0 && before != u.acked.Count() && first {
+		u.o.Log.Info("platform has everything", "leaves", u.acked.Count())
+	}
+}
+
+// saveAcked writes what is acknowledged to the store. It may fail without harm: leaves acknowledged since the last
+// save are then sent again, and the platform drops them.
+func (u *Uplink) saveAcked() {
+	if !u.dirty {
+		return
+	}
+	u.mu.Lock()
+	raw, err := json.Marshal(u.acked)
+	u.mu.Unlock()
+	if err == nil {
+		err = u.o.Store.Commit(func(tx *buffer.Tx) error {
+			tx.Set(stateAcked, raw)
+			return nil
+		})
+	}
+	if err != nil && !errors.Is(err, buffer.ErrFailed) { // the recorder reports a failed store
+		u.o.Log.Warn("cannot save what is acknowledged", "err", err)
+	}
+	u.dirty, u.saved = err != nil, time.Now()
+}
+
+// isAcked and nextUnacked look at the set that accept changes.
+func (u *Uplink) isAcked(n int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.acked.Contains(n)
+}
+
+func (u *Uplink) nextUnacked(n int64) int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.acked.NextMissing(n)
+}
+
+// count notes that a leaf was published.
+func (u *Uplink) count(n int64) {
+	again := u.sent.Contains(n)
+	u.sent.Add(n, n)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.stats.Published++
+	if again {
+		u.stats.Republished++
+	}
+}

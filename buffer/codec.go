@@ -1,0 +1,56 @@
+package buffer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/flate"
+)
+
+// How a payload is kept: the byte before it.
+const (
+	codecRaw   = 0
+	codecFlate = 1
+)
+
+// codec compresses payloads for the disk. It is made anew for each Commit and dropped after it: a deflate window is
+// worth more memory than the rest of the journal, and is needed once a second at most.
+type codec struct{ w *flate.Writer }
+
+func newCodec() *codec { return new(codec) }
+
+// encode appends the payload to b in its shorter form.
+func (c *codec) encode(b, payload []byte) []byte {
+	if len(payload) >= 128 {
+		packed := bytes.NewBuffer(append(b, codecFlate))
+		if c.w == nil {
+			c.w, _ = flate.NewWriter(nil, flate.DefaultCompression) // fails only for a level that does not exist
+		}
+		c.w.Reset(packed)
+		_, err := c.w.Write(payload)
+		if err = errors.Join(err, c.w.Close()); err == nil && packed.Len() < len(b)+1+len(payload) {
+			return packed.Bytes()
+		}
+	}
+	return append(append(b, codecRaw), payload...)
+}
+
+// decode undoes encode.
+func decode(data []byte) ([]byte, error) {
+	if len(data) == 0 {
+		return nil, errors.New("no payload")
+	}
+	switch data[0] {
+	case codecRaw:
+		return data[1:], nil
+	case codecFlate:
+		raw, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(data[1:])), MaxLeafBytes+1))
+		if err == nil && len(raw) > MaxLeafBytes {
+			err = errors.New("payload is too long")
+		}
+		return raw, err
+	}
+	return nil, fmt.Errorf("payload is kept in a form that this version does not know (%d)", data[0])
+}

@@ -1,0 +1,162 @@
+package buffer
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Class is the caller's kind of leaf. It is kept beside the leaf, outside its hash, so that leaves can be told apart
+// without reading their bytes.
+type Class byte
+
+// Leaf is one entry of the log.
+type Leaf struct {
+	Class Class
+	Data  []byte
+}
+
+// MaxLeafBytes bounds one leaf before compression: one leaf is one message, and readers hold it in memory.
+const MaxLeafBytes = 1 << 20
+
+// MaxBlocks bounds the blocks that wait: all of them are deleted in the transaction that makes them a leaf, and
+// Badger bounds a transaction.
+const MaxBlocks = 200
+
+// Tx collects what one Commit writes. It is valid only inside the function that Commit calls.
+type Tx struct {
+	s       *Store
+	head    head
+	records []record
+	hashes  map[int64]tlog.Hash // by stored hash index, of leaves appended in this Tx
+	grown   bool
+	codec   *codec
+}
+
+// Commit calls fn to collect changes and writes them as one transaction, all or none. When Commit returns nil they are
+// on the disk: the file system was told to sync and said that it did. When fn fails nothing is written and Commit
+// returns fn's error. When the write fails it is not known whether the changes are on disk, and this and every later
+// Commit returns an error that wraps ErrFailed. Commit never retries; a caller that wants to go on reopens the store.
+//
+// Too little free space is found out before anything is written: an error, but not ErrFailed, and a later Commit may
+// succeed.
+func (s *Store) Commit(fn func(tx *Tx) error) error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	s.mu.Lock()
+	failed, h := s.failed, s.head
+	s.mu.Unlock()
+	if failed != nil {
+		return failed
+	}
+	if err := s.checkSpace(); err != nil {
+		return err
+	}
+	tx := &Tx{s: s, head: h, codec: newCodec()}
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if len(tx.records) == 0 {
+		return nil
+	}
+	if tx.grown {
+		root, err := tlog.TreeHash(tx.head.size, tx)
+		if err != nil {
+			return fmt.Errorf("cannot hash journal %s: %w", s.dir, err)
+		}
+		tx.head.root = root
+	}
+	tx.put(headKey, tx.head.append(nil))
+	if err := s.write(tx.records); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.failed = fmt.Errorf("%w: %s: %v", ErrFailed, s.dir, err)
+		return s.failed
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.head = tx.head
+	if tx.grown {
+		close(s.grown)
+		s.grown = make(chan struct{})
+	}
+	return nil
+}
+
+func (tx *Tx) put(key, data []byte) {
+	tx.records = append(tx.records, record{key, seal(key, data)})
+}
+
+// Next is the number that the next appended leaf will have.
+func (tx *Tx) Next() int64 { return tx.head.size }
+
+// Append adds a leaf to the log and returns its number. Its Merkle record hash is tlog.RecordHash(data).
+func (tx *Tx) Append(class Class, data []byte) (int64, error) {
+	if len(data) > MaxLeafBytes {
+		return 0, fmt.Errorf("cannot append a leaf of %d bytes, the most is %d", len(data), MaxLeafBytes)
+	}
+	n := tx.head.size
+	hashes, err := tlog.StoredHashesForRecordHash(n, tlog.RecordHash(data), tx)
+	if err != nil {
+		return 0, fmt.Errorf("cannot hash leaf %d: %w", n, err)
+	}
+	if tx.hashes == nil {
+		tx.hashes = map[int64]tlog.Hash{}
+	}
+	joined := make([]byte, 0, len(hashes)*tlog.HashSize)
+	for level, h := range hashes {
+		tx.hashes[tlog.StoredHashIndex(level, n>>level)] = h
+		joined = append(joined, h[:]...)
+	}
+	tx.put(numberKey(hashPrefix, n), joined)
+	tx.put(numberKey(leafPrefix, n), tx.codec.encode([]byte{byte(class)}, data))
+	tx.head.size++
+	tx.grown = true
+	return n, nil
+}
+
+// Hold keeps a block that is to become part of a leaf later. It fails when MaxBlocks wait already.
+func (tx *Tx) Hold(data []byte) error {
+	if tx.head.blocks >= MaxBlocks {
+		return errors.New("cannot hold another block: too many wait for a leaf")
+	}
+	tx.put(numberKey(blockPrefix, tx.head.nextBlock), tx.codec.encode(nil, data))
+	tx.head.nextBlock++
+	tx.head.blocks++
+	return nil
+}
+
+// Release deletes all blocks that were held before this Tx.
+func (tx *Tx) Release() {
+	for n := tx.head.nextBlock - tx.head.blocks; n < tx.head.nextBlock; n++ {
+		tx.records = append(tx.records, record{key: numberKey(blockPrefix, n)})
+	}
+	tx.head.blocks = 0
+}
+
+// Set writes the state record of that name; nil data deletes it.
+func (tx *Tx) Set(name string, data []byte) {
+	if data == nil {
+		tx.records = append(tx.records, record{key: stateKey(name)})
+		return
+	}
+	tx.put(stateKey(name), data)
+}
+
+// ReadHashes implements tlog.HashReader over the store and what this Tx has added.
+func (tx *Tx) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		if h, ok := tx.hashes[index]; ok {
+			out[i] = h
+			continue
+		}
+		h, err := tx.s.readHash(index)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = h
+	}
+	return out, nil
+}

@@ -1,0 +1,123 @@
+package buffer
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Size is the number of leaves. A leaf is durable before it is counted.
+func (s *Store) Size() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.head.size
+}
+
+// Grown returns a channel that is closed when leaves are appended after the call.
+func (s *Store) Grown() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.grown
+}
+
+// Err is nil while the store takes Commits, and an error that wraps ErrFailed after one failed.
+func (s *Store) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+// Leaf returns leaf n: ErrNotFound beyond the size, a *DamageError when its checksum does not match.
+func (s *Store) Leaf(n int64) (Leaf, error) {
+	data, err := s.read(numberKey(leafPrefix, n))
+	if err != nil {
+		return Leaf{}, fmt.Errorf("leaf %d: %w", n, err)
+	}
+	return s.decodeLeaf(n, data)
+}
+
+func (s *Store) decodeLeaf(n int64, data []byte) (Leaf, error) {
+	if len(data) < 1 {
+		return Leaf{}, &DamageError{s.dir, fmt.Sprintf("leaf %d is empty", n)}
+	}
+	raw, err := decode(data[1:])
+	if err != nil {
+		return Leaf{}, &DamageError{s.dir, fmt.Sprintf("leaf %d: %v", n, err)}
+	}
+	return Leaf{Class(data[0]), raw}, nil
+}
+
+// Blocks returns the blocks that wait to become a leaf, oldest first.
+func (s *Store) Blocks() ([][]byte, error) {
+	s.mu.Lock()
+	h := s.head
+	s.mu.Unlock()
+	var blocks [][]byte
+	for n := h.nextBlock - h.blocks; n < h.nextBlock; n++ {
+		data, err := s.read(numberKey(blockPrefix, n))
+		if err != nil {
+			return nil, fmt.Errorf("block %d: %w", n, err)
+		}
+		raw, err := decode(data)
+		if err != nil {
+			return nil, &DamageError{s.dir, fmt.Sprintf("block %d: %v", n, err)}
+		}
+		blocks = append(blocks, raw)
+	}
+	return blocks, nil
+}
+
+// Get returns the state record of that name, or ErrNotFound.
+func (s *Store) Get(name string) ([]byte, error) {
+	data, err := s.read(stateKey(name))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("state %q: %w", name, err)
+	}
+	return data, err
+}
+
+// Root is the RFC 6962 root of the first n leaves, 0 < n <= Size().
+func (s *Store) Root(n int64) (tlog.Hash, error) {
+	if n <= 0 || n > s.Size() {
+		return tlog.Hash{}, fmt.Errorf("cannot give the root of %d leaves: %w", n, ErrNotFound)
+	}
+	return tlog.TreeHash(n, s)
+}
+
+// ReadHashes implements tlog.HashReader.
+func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		h, err := s.readHash(index)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = h
+	}
+	return out, nil
+}
+
+// readHash finds a stored hash in the record of the leaf that completed it: the hash of level l over the leaves
+// n<<l to (n+1)<<l - 1 was written with the last of them, as its l-th.
+func (s *Store) readHash(index int64) (h tlog.Hash, err error) {
+	level, n := tlog.SplitStoredHashIndex(index)
+	leaf := (n+1)<<level - 1
+	err = s.db.View(func(txn *badger.Txn) error {
+		key := numberKey(hashPrefix, leaf)
+		item, err := txn.Get(key)
+		if err != nil {
+			return &DamageError{s.dir, fmt.Sprintf("%s: %v", keyName(key), err)}
+		}
+		return item.Value(func(value []byte) error {
+			data, ok := unseal(key, value)
+			if !ok || len(data) < (level+1)*tlog.HashSize {
+				return &DamageError{s.dir, fmt.Sprintf("record %s does not match its checksum", keyName(key))}
+			}
+			copy(h[:], data[level*tlog.HashSize:])
+			return nil
+		})
+	})
+	return h, err
+}

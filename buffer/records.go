@@ -1,0 +1,146 @@
+package buffer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/dgraph-io/badger/v4"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// The key space. Numbers are big endian so that iteration is in order.
+const (
+	leafPrefix  = 'L' // leaf number: class, codec, data
+	hashPrefix  = 'H' // leaf number: the Merkle hashes that appending the leaf completed, level 0 first
+	blockPrefix = 'B' // block number: data
+	statePrefix = 'S' // name: data
+)
+
+var headKey = []byte("head")
+
+// record is one key with its value, or its deletion when value is nil.
+type record struct {
+	key, value []byte
+}
+
+func numberKey(prefix byte, n int64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{prefix}, uint64(n))
+}
+
+func stateKey(name string) []byte { return append([]byte{statePrefix}, name...) }
+
+// head is the one record that says how far the journal goes. It is written by every Commit, in its transaction.
+type head struct {
+	size      int64     // leaves
+	root      tlog.Hash // of the tree of these leaves; zero for none
+	blocks    int64     // blocks that wait, numbered from firstBlock
+	nextBlock int64
+}
+
+const headVersion = 1
+
+func (h head) append(b []byte) []byte {
+	b = append(b, headVersion)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.size))
+	b = append(b, h.root[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.blocks))
+	return binary.BigEndian.AppendUint64(b, uint64(h.nextBlock))
+}
+
+func parseHead(b []byte) (h head, err error) {
+	if len(b) > 0 && b[0] > headVersion {
+		return h, fmt.Errorf("written by a newer version (format %d, this one knows %d): update hubagent", b[0], headVersion)
+	}
+	if len(b) != 1+8+tlog.HashSize+8+8 || b[0] != headVersion {
+		return h, errors.New("not a head record")
+	}
+	h.size = int64(binary.BigEndian.Uint64(b[1:]))
+	copy(h.root[:], b[9:])
+	h.blocks = int64(binary.BigEndian.Uint64(b[9+tlog.HashSize:]))
+	h.nextBlock = int64(binary.BigEndian.Uint64(b[9+tlog.HashSize+8:]))
+	return h, nil
+}
+
+// castagnoli is the polynomial with hardware support on both ARMv8 and x86.
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
+func checksum(key, data []byte) uint32 {
+	t := castagnoli()
+	return crc32.Update(crc32.Update(0, t, key), t, data)
+}
+
+// seal puts a checksum over key and data before the data, so that a value that comes back damaged, cut short, empty or
+// under another key is noticed.
+func seal(key, data []byte) []byte {
+	b := make([]byte, 0, 4+len(data))
+	b = binary.BigEndian.AppendUint32(b, checksum(key, data))
+	return append(b, data...)
+}
+
+func unseal(key, value []byte) (data []byte, ok bool) {
+	if len(value) < 4 || checksum(key, value[4:]) != binary.BigEndian.Uint32(value) {
+		return nil, false
+	}
+	return value[4:], true
+}
+
+// read returns the data of one record.
+func (s *Store) read(key []byte) (data []byte, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get(key)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return ErrNotFound
+		}
+		if err != nil {
+			return fmt.Errorf("cannot read from journal %s: %w", s.dir, err)
+		}
+		data, err = s.unsealItem(item)
+		return err
+	})
+	return data, err
+}
+
+// unsealItem copies an item's data out of its transaction.
+func (s *Store) unsealItem(item *badger.Item) (data []byte, err error) {
+	err = item.Value(func(value []byte) error {
+		d, ok := unseal(item.Key(), value)
+		if !ok {
+			return &DamageError{s.dir, fmt.Sprintf("record %s does not match its checksum", keyName(item.Key()))}
+		}
+		data = bytes.Clone(d)
+		return nil
+	})
+	return data, err
+}
+
+func keyName(key []byte) string {
+	if len(key) == 9 && key[0] != statePrefix {
+		kind := map[byte]string{leafPrefix: "leaf", hashPrefix: "hashes of leaf", blockPrefix: "block"}[key[0]]
+		return fmt.Sprintf("%s %d", kind, binary.BigEndian.Uint64(key[1:]))
+	}
+	if len(key) > 0 && key[0] == statePrefix {
+		return fmt.Sprintf("state %q", key[1:])
+	}
+	return fmt.Sprintf("%q", key)
+}
+
+// writeBadger puts records into one transaction and returns when it is synced.
+func (s *Store) writeBadger(records []record) error {
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	for _, r := range records {
+		err := error(nil)
+		if r.value == nil {
+			err = txn.Delete(r.key)
+		} else {
+			err = txn.Set(r.key, r.value)
+		}
+		if err != nil {
+			return fmt.Errorf("record %s: %w", keyName(r.key), err)
+		}
+	}
+	return txn.Commit()
+}

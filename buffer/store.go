@@ -1,0 +1,304 @@
+// Package buffer keeps a gateway's journal and state on disk: an append-only log of opaque leaves under RFC 6962
+// Merkle hashes, blocks that wait to become leaves, and small named state records, all in one Badger store.
+//
+// # What holds after a crash
+//
+// Everything that one Commit wrote is one Badger transaction, synced before Commit returns. After the process is
+// killed, or power fails, at any moment, Open finds the state after some Commit: every Commit that returned is there
+// whole, the one that was running is there whole or not at all. A failed write or sync leaves open whether that Commit
+// is on disk, so the Store takes no further one: close it, and Open finds out.
+//
+// Badger hands out damaged values without an error, so every record carries its own checksum over key and value, and
+// Open checks that leaves and hashes are numbered without a hole up to the size that the head record names.
+//
+// The package knows nothing of meters, MQTT or JSON.
+package buffer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sys/unix"
+)
+
+// ErrInUse means that another process has the store open.
+var ErrInUse = errors.New("in use by another process")
+
+// ErrNotFound means that the store holds no record of that number or name.
+var ErrNotFound = errors.New("not found")
+
+// ErrFailed means that an earlier Commit failed and it is open whether it reached the disk. Close and Open again.
+var ErrFailed = errors.New("journal stopped after a failed write")
+
+// A DamageError names what Open or a read found damaged. Nothing was changed on disk.
+type DamageError struct {
+	Dir  string
+	What string
+}
+
+// Error says what is damaged, and where.
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("journal %s is damaged: %s", e.Dir, e.What)
+}
+
+// Options say where and how a store is kept.
+type Options struct {
+	Dir string       // made with mode 0700 when absent
+	Key []byte       // AES key of 16, 24 or 32 bytes for encryption at rest; nil: none
+	Log *slog.Logger // for what Badger reports; nil: discarded
+}
+
+// Store is an open journal with its state. Its methods may be called from several goroutines at once; Commits are
+// carried out one after another.
+type Store struct {
+	dir  string
+	lock *os.File
+	db   *badger.DB
+
+	commit sync.Mutex // held by the one Commit under way
+	mu     sync.Mutex // guards what follows
+	head   head
+	failed error
+	grown  chan struct{} // closed and replaced when leaves are appended
+
+	write func([]record) error // puts records into one synced transaction; tests inject faults here
+}
+
+// Badger's settings, measured for a gateway of 512 MB with a journal of 2 GB: values live in the value log and the
+// memtables stay tiny, which costs 20 to 40 MB of memory where the defaults cost 979 MB and write a hundred bytes for
+// one.
+const (
+	memTableBytes     = 512 << 10
+	valueLogFileBytes = 4 << 20
+	valueThreshold    = 512 // bytes; larger values go to the value log
+	cacheBytes        = 512 << 10
+)
+
+// reserveBytes must be free before Badger may touch the disk: it maps its files into memory, so a disk that fills up
+// under it does not fail a write but kills the process with SIGBUS, and again at every start.
+const reserveBytes = 2*valueLogFileBytes + 6*memTableBytes + 8<<20
+
+// Open opens the store in opts.Dir, making it when there is none. Opening is recovery: there is no other path after a
+// crash. Errors: ErrInUse, a *DamageError, or one that names the folder and what is wrong with it.
+func Open(opts Options) (*Store, error) {
+	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make journal folder: %w", err)
+	}
+	lock, err := takeLock(filepath.Join(opts.Dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: opts.Dir, lock: lock, grown: make(chan struct{})}
+	s.write = s.writeBadger
+	if err := s.open(opts); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) open(opts Options) (err error) {
+	if err := s.checkSpace(); err != nil {
+		return err
+	}
+	log := opts.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	o := badger.DefaultOptions(filepath.Join(opts.Dir, "badger")).
+		WithSyncWrites(true).
+		WithLogger(badgerLog{log}).
+		WithMemTableSize(memTableBytes).
+		WithNumMemtables(1).
+		WithBaseTableSize(1 << 20).
+		WithBaseLevelSize(4 * memTableBytes).
+		WithNumLevelZeroTables(2).
+		WithNumLevelZeroTablesStall(4).
+		WithNumCompactors(2).
+		WithValueLogFileSize(valueLogFileBytes).
+		WithValueThreshold(valueThreshold).
+		WithVerifyValueChecksum(true).
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithDetectConflicts(false).
+		WithMetricsEnabled(false)
+	if opts.Key != nil {
+		o = o.WithEncryptionKey(opts.Key).WithBlockCacheSize(cacheBytes).WithIndexCacheSize(cacheBytes)
+	}
+	s.db, err = openBadger(o)
+	switch {
+	case errors.Is(err, badger.ErrEncryptionKeyMismatch), errors.Is(err, badger.ErrInvalidEncryptionKey):
+		return fmt.Errorf("cannot open journal %s: it was written with another key; nothing was changed", s.dir)
+	case err != nil:
+		return &DamageError{s.dir, err.Error()}
+	}
+	return s.recover()
+}
+
+// openBadger turns Badger's panics on damaged tables into errors.
+func openBadger(o badger.Options) (db *badger.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("badger: %v", p)
+		}
+	}()
+	if db, err = badger.Open(o); err != nil {
+		return nil, err // what comes with an error cannot even be closed
+	}
+	return db, nil
+}
+
+// takeLock makes sure that one process has the store. The lock goes with the process, however it ends.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot write to journal folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("journal %s is %w", filepath.Dir(path), ErrInUse)
+		}
+		return nil, fmt.Errorf("cannot lock journal: %w", err)
+	}
+	return f, nil
+}
+
+// Close releases the store. What was committed is safe with or without it.
+func (s *Store) Close() error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	var err error
+	if s.db != nil {
+		err = s.db.Close()
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+// recover reads the head and checks that what it names is there.
+func (s *Store) recover() error {
+	damage := func(format string, a ...any) error { return &DamageError{s.dir, fmt.Sprintf(format, a...)} }
+	raw, err := s.read(headKey)
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		return err
+	default:
+		if s.head, err = parseHead(raw); err != nil {
+			return damage("head record: %v", err)
+		}
+	}
+	leaves, hashes, err := s.count()
+	if err != nil {
+		return err
+	}
+	if leaves != s.head.size || hashes != s.head.size {
+		return damage("it should hold %d leaves, and holds %d with %d hashes", s.head.size, leaves, hashes)
+	}
+	if s.head.size == 0 {
+		return nil
+	}
+	if _, err := s.Leaf(s.head.size - 1); err != nil {
+		return err
+	}
+	root, err := tlog.TreeHash(s.head.size, s)
+	if err != nil {
+		return damage("hashes: %v", err)
+	}
+	if root != s.head.root {
+		return damage("the root of its %d leaves is %v, and should be %v", s.head.size, root, s.head.root)
+	}
+	return nil
+}
+
+// count walks the keys of leaves and hashes and returns how many are numbered without a hole from 0.
+func (s *Store) count() (leaves, hashes int64, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		leaves, hashes = consecutive(txn, leafPrefix), consecutive(txn, hashPrefix)
+		return nil
+	})
+	return leaves, hashes, err
+}
+
+func consecutive(txn *badger.Txn, prefix byte) int64 {
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
+	defer it.Close()
+	n := int64(0)
+	for it.Rewind(); it.Valid() && string(it.Item().Key()) == string(numberKey(prefix, n)); it.Next() {
+		n++
+	}
+	return n
+}
+
+// Maintain gives back the disk space of deleted blocks until ctx ends.
+func (s *Store) Maintain(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			for s.db.RunValueLogGC(0.5) == nil && ctx.Err() == nil {
+			}
+		}
+	}
+}
+
+// Usage returns the bytes that the store's files take on disk, in whole blocks as du counts them, and the bytes free
+// for this process on their file system.
+func (s *Store) Usage() (used, free int64, err error) {
+	err = filepath.WalkDir(s.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil // a file that compaction removed meanwhile
+		}
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) == nil {
+			used += st.Blocks * 512
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	free, err = s.free()
+	return used, free, err
+}
+
+func (s *Store) free() (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.dir, &fs); err != nil {
+		return 0, fmt.Errorf("cannot ask for free space at %s: %w", s.dir, err)
+	}
+	return int64(fs.Bavail) * int64(fs.Bsize), nil
+}
+
+func (s *Store) checkSpace() error {
+	free, err := s.free()
+	if err == nil && free < reserveBytes {
+		err = fmt.Errorf("cannot write to journal %s: only %d MB are free on its disk, it needs %d MB", s.dir, free>>20, reserveBytes>>20)
+	}
+	return err
+}
+
+// badgerLog passes on what matters of Badger's chatter.
+type badgerLog struct{ log *slog.Logger }
+
+func (l badgerLog) text(format string, a []any) string {
+	return strings.TrimSpace(fmt.Sprintf(format, a...))
+}
+
+func (l badgerLog) Errorf(f string, a ...any)   { l.log.Error("badger", "text", l.text(f, a)) }
+func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn("badger", "text", l.text(f, a)) }
+func (l badgerLog) Infof(f string, a ...any)    {}
+func (l badgerLog) Debugf(string, ...any)       {}

@@ -1,0 +1,212 @@
+// Package config holds a gateway's configuration: hub.yaml as a file, and the device profiles it refers to.
+//
+// Parse reads a file strictly and reports every problem in it together, each with line, column and the mend. A Config
+// that Parse returned without problems is complete: every default is filled in and every reference resolved.
+package config
+
+import "time"
+
+// Config is one hub.yaml. Paths in it are absolute, or relative to the folder of the file; Parse makes them absolute.
+type Config struct {
+	Version int     `yaml:"version"`
+	Gateway Gateway `yaml:"gateway"`
+	State   string  `yaml:"state"` // folder that holds journal, keys and everything else the agent writes
+	Journal Journal `yaml:"journal"`
+	Uplink  Uplink  `yaml:"uplink"`
+	Status  Status  `yaml:"status"`
+	Buses   []Bus   `yaml:"buses"`
+
+	Hash string `yaml:"-"` // lower-case hex SHA-256 of the file's bytes and of every profile used
+}
+
+// Gateway says who this gateway is.
+type Gateway struct {
+	ID   string         `yaml:"id"`   // MQTT client id and topic level: 1 to 64 of a-z 0-9 and -
+	Site string         `yaml:"site"` // name for the status page; never travels
+	Zone *time.Location `yaml:"zone"` // IANA time zone of the page; default Asia/Shanghai
+}
+
+// Journal says how readings are kept.
+type Journal struct {
+	SyncInterval time.Duration `yaml:"sync_interval"` // a reading is durable at most this long after its poll; default 2 s
+	LeafInterval time.Duration `yaml:"leaf_interval"` // readings of this long become one leaf; default 60 s
+}
+
+// Uplink says where leaves go. Without brokers the agent only journals and shows its page.
+type Uplink struct {
+	Brokers            []string      `yaml:"brokers"`             // mqtt://host:port, mqtts://host:port; tried in order
+	Origin             string        `yaml:"origin"`              // first part of a checkpoint's origin line, e.g. hub.example
+	CheckpointInterval time.Duration `yaml:"checkpoint_interval"` // default 15 min
+	KeepAlive          time.Duration `yaml:"keep_alive"`          // MQTT keep alive; default 20 s
+	ReconnectMax       time.Duration `yaml:"reconnect_max"`       // ceiling of the jittered wait between attempts; default 600 s
+	AllowPlaintext     bool          `yaml:"allow_plaintext"`     // mqtt:// to a broker that is not on this machine
+}
+
+// Status says where the local page is served.
+type Status struct {
+	Listen string `yaml:"listen"` // host:port; default 127.0.0.1:8080; empty string "off" turns the page off
+}
+
+// BusKind is a way to reach devices. The table in agent/drivers.go has one OpenFunc for each.
+type BusKind string
+
+// The kinds of bus.
+const (
+	ModbusTCP BusKind = "modbus-tcp" // Modbus TCP server or serial-to-Ethernet converter at Address
+	ModbusRTU BusKind = "modbus-rtu" // RS-485 line at Port
+	GPIO      BusKind = "gpio"       // lines of the GPIO chip labelled Chip
+	GPIOSim   BusKind = "gpio-sim"   // the same with one file a line in folder Dir: "0" or "1"; for demo, tests, training
+)
+
+// Parity is a serial line's parity: none, even or odd.
+type Parity string
+
+// The parities.
+const (
+	ParityNone Parity = "none"
+	ParityEven Parity = "even"
+	ParityOdd  Parity = "odd"
+)
+
+// Bus is one line with its devices, polled one at a time.
+type Bus struct {
+	Name     string        `yaml:"name"`
+	Kind     BusKind       `yaml:"kind"`
+	Address  string        `yaml:"address"`   // modbus-tcp: host:port, port 502 when left out
+	Port     string        `yaml:"port"`      // modbus-rtu: device file, best a stable name under /dev/serial/by-id
+	Baud     int           `yaml:"baud"`      // modbus-rtu: bits a second; default 9600
+	Parity   Parity        `yaml:"parity"`    // modbus-rtu; default none
+	StopBits int           `yaml:"stop_bits"` // modbus-rtu: 1 or 2; default 1
+	Chip     string        `yaml:"chip"`      // gpio: the chip's label as gpioinfo prints it
+	Dir      string        `yaml:"dir"`       // gpio-sim: folder of the line files
+	Timeout  time.Duration `yaml:"timeout"`   // longest wait for an answer; default the profile's, or 500 ms; at least 10 ms
+	Devices  []Device      `yaml:"devices"`
+}
+
+// Device is one device on a bus.
+type Device struct {
+	Name     string        `yaml:"name"`     // unique in the gateway: 1 to 64 of a-z 0-9 and -; travels
+	Label    string        `yaml:"label"`    // name for the status page; never travels
+	Profile  string        `yaml:"profile"`  // a profile's id
+	Unit     int           `yaml:"unit"`     // Modbus unit id, 1 to 247
+	Line     int           `yaml:"line"`     // gpio: offset of the line on its chip
+	Interval time.Duration `yaml:"interval"` // time between polls; default the profile's
+
+	Model *Profile `yaml:"-"` // the profile named by Profile, set by Parse
+}
+
+// DeviceKind is what a device is for. It decides how the page groups and names it.
+type DeviceKind string
+
+// The kinds of device.
+const (
+	Bin     DeviceKind = "bin"     // smart bin
+	Meter   DeviceKind = "meter"   // energy meter
+	Camera  DeviceKind = "camera"  // camera that watches for thrown objects
+	Contact DeviceKind = "contact" // facility contact: lift, fire panel, pump
+)
+
+// Profile describes one device model: facts from its manual, none of them specific to a site.
+type Profile struct {
+	ID       string        `yaml:"id"`
+	Kind     DeviceKind    `yaml:"kind"`
+	Model    string        `yaml:"model"`    // maker and model
+	Manual   string        `yaml:"manual"`   // document the facts come from, with its number
+	Interval time.Duration `yaml:"interval"` // default time between polls
+	Modbus   ModbusLimits  `yaml:"modbus"`
+	Points   []Point       `yaml:"points"`
+}
+
+// ModbusLimits says what a model accepts on its line.
+type ModbusLimits struct {
+	MaxRegisters    int           `yaml:"max_registers"`     // registers a request, 1 to 125; default 60
+	MaxBits         int           `yaml:"max_bits"`          // coils or discrete inputs a request, 1 to 2000; default 64
+	EvenOnly        bool          `yaml:"even_only"`         // start and count must be even, or the device answers an exception
+	MaxHole         int           `yaml:"max_hole"`          // unused registers that may be read along between two points; default 0
+	ResponseTimeout time.Duration `yaml:"response_timeout"`  // default 500 ms
+	InterFrameDelay time.Duration `yaml:"inter_frame_delay"` // silence before each request beyond the 3.5 characters
+	Turnaround      time.Duration `yaml:"turnaround"`        // extra silence when the unit id changes
+}
+
+// Function is the table a point is read from, by the name Modbus gives it.
+type Function string
+
+// The tables of a Modbus device.
+const (
+	Coil            Function = "coil"             // function code 1
+	DiscreteInput   Function = "discrete_input"   // function code 2
+	HoldingRegister Function = "holding_register" // function code 3
+	InputRegister   Function = "input_register"   // function code 4
+	Line            Function = "line"             // the GPIO line itself
+)
+
+// Type is how a point is laid out in its registers.
+type Type string
+
+// The types of a point.
+const (
+	Bool Type = "bool"
+	U16  Type = "u16"
+	S16  Type = "s16"
+	U32  Type = "u32"
+	S32  Type = "s32"
+	U64  Type = "u64"
+	S64  Type = "s64"
+	F32  Type = "f32"
+	F64  Type = "f64"
+)
+
+// Registers is the number of 16-bit registers a value of the type takes; 0 for Bool.
+func (t Type) Registers() int {
+	switch t {
+	case U16, S16:
+		return 1
+	case U32, S32, F32:
+		return 2
+	case U64, S64, F64:
+		return 4
+	}
+	return 0
+}
+
+// Order is the order of bytes of a value over its registers, written as for a 32-bit value whose most significant
+// byte is A.
+type Order string
+
+// The orders seen in devices.
+const (
+	ABCD Order = "abcd" // high word first: the usual one and the default
+	CDAB Order = "cdab" // low word first
+	BADC Order = "badc" // high word first, bytes swapped
+	DCBA Order = "dcba" // low word first, bytes swapped
+)
+
+// Point is one measured value of a model.
+type Point struct {
+	Name     string        `yaml:"name"` // 1 to 32 of a-z 0-9 and _; travels
+	Title    Text          `yaml:"title"`
+	Function Function      `yaml:"function"`
+	Address  int           `yaml:"address"` // zero-based, as sent in the PDU
+	Type     Type          `yaml:"type"`
+	Order    Order         `yaml:"order"`
+	Scale    Scale         `yaml:"scale"`    // value = raw x scale; default 1
+	Unit     string        `yaml:"unit"`     // UCUM: V, A, W, kW.h, Hz, kg, %, 1
+	Missing  []int64       `yaml:"missing"`  // raw values that mean "no value", as unsigned numbers of the type's width
+	Invert   bool          `yaml:"invert"`   // bool: the contact is active when the line or bit is 0
+	Debounce time.Duration `yaml:"debounce"` // line: a level must hold this long to count
+	Event    bool          `yaml:"event"`    // bool: a change is an event, sent at once
+	Headline bool          `yaml:"headline"` // shown for the device in the page's list
+}
+
+// Text is a name in the page's languages.
+type Text struct {
+	ZH string `yaml:"zh"`
+	EN string `yaml:"en"`
+}
+
+// Scale is a decimal factor, kept as Mantissa x 10^Exponent so that a raw 6156 with scale 0.01 becomes exactly 61.56
+// and not the nearest product of two binary fractions.
+type Scale struct {
+	Mantissa int64
+	Exponent int
+}
