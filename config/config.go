@@ -4,7 +4,10 @@
 // that Parse returned without problems is complete: every default is filled in and every reference resolved.
 package config
 
-import "time"
+import (
+	"crypto/sha256"
+	"time"
+)
 
 // Config is one hub.yaml. Paths in it are absolute, or relative to the folder of the file; Parse makes them absolute.
 type Config struct {
@@ -44,7 +47,7 @@ type Uplink struct {
 
 // Status says where the local page is served.
 type Status struct {
-	Listen string `yaml:"listen"` // host:port; default 127.0.0.1:8080; empty string "off" turns the page off
+	Listen string `yaml:"listen"` // host:port; default 127.0.0.1:8080; "off" turns the page off, and Parse makes it empty
 }
 
 // BusKind is a way to reach devices. The table in agent/drivers.go has one OpenFunc for each.
@@ -115,6 +118,8 @@ type Profile struct {
 	Interval time.Duration `yaml:"interval"` // default time between polls
 	Modbus   ModbusLimits  `yaml:"modbus"`
 	Points   []Point       `yaml:"points"`
+
+	sum [sha256.Size]byte // SHA-256 of the profile's file
 }
 
 // ModbusLimits says what a model accepts on its line.

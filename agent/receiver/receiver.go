@@ -27,8 +27,8 @@ type Options struct {
 	// Key returns the public log key of a gateway as registered with the operator. Without it checkpoints are
 	// refused, while leaves are still stored.
 	Key    func(gateway string) (note.Verifier, error)
-	Handle func(leaf contract.Leaf) // called once for each leaf, after it was stored; may be nil
-	Credit int                      // fill messages that a gateway may have on the way
+	Handle func(leaf contract.Leaf, raw []byte) // called once for each leaf, after it was stored; may be nil
+	Credit int                                  // fill messages that a gateway may have on the way
 	Log    *slog.Logger
 }
 
@@ -265,6 +265,7 @@ func (r *Receiver) log(gateway, epoch string) (*leafLog, error) {
 func (r *Receiver) store(gateway, topic string, payload []byte) (epoch string, l *leafLog, err error) {
 	type fresh struct {
 		leaf contract.Leaf
+		raw  []byte
 		hash tlog.Hash
 	}
 	var add []fresh
@@ -296,7 +297,7 @@ func (r *Receiver) store(gateway, topic string, payload []byte) (epoch string, l
 		switch {
 		case !stored:
 			seen[leaf.Seq] = hash
-			add, lines = append(add, fresh{leaf, hash}), append(lines, line)
+			add, lines = append(add, fresh{leaf, line, hash}), append(lines, line)
 		case known == hash:
 			r.stats.Duplicates++
 		default:
@@ -315,7 +316,7 @@ func (r *Receiver) store(gateway, topic string, payload []byte) (epoch string, l
 		r.stats.Leaves++
 		r.stats.Rows += uint64(len(f.leaf.Rows))
 		if r.o.Handle != nil {
-			r.o.Handle(f.leaf)
+			r.o.Handle(f.leaf, f.raw)
 		}
 	}
 	if l != nil {

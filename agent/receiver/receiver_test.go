@@ -46,7 +46,7 @@ func newReceiver(t *testing.T, dir string, k keyPair, handed *[]int64) *Receiver
 	r, err := New(Options{
 		Dir: dir, Credit: 8, Log: slog.New(slog.DiscardHandler),
 		Key:    func(string) (note.Verifier, error) { return k.verifier, nil },
-		Handle: func(l contract.Leaf) { *handed = append(*handed, l.Seq) },
+		Handle: func(l contract.Leaf, _ []byte) { *handed = append(*handed, l.Seq) },
 	})
 	if err != nil {
 		t.Fatal(err)

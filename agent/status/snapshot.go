@@ -8,12 +8,13 @@ import (
 	"hubagent/drivers"
 )
 
-// Snapshot is everything the page, the API and the metrics say, at one moment. The JSON form is /api/v1/status.
-// A time that is zero means never.
+// Snapshot is everything the page, the API and the metrics say, at one moment. The JSON form is /api/v1/status, where
+// a time that is zero, which means never, is left out. Times that come straight from time.Now give the right age even
+// when the clock has been set since.
 type Snapshot struct {
-	Now       time.Time `json:"now"`
+	Now       time.Time `json:"now"` // in the time zone the page is to show
 	Version   string    `json:"version"`
-	StartedAt time.Time `json:"started_at"`
+	StartedAt time.Time `json:"started_at,omitzero"`
 	Gateway   string    `json:"gateway"`
 	Site      string    `json:"site"`
 	Epoch     string    `json:"epoch"`
@@ -31,11 +32,11 @@ type Device struct {
 	Model      string            `json:"model"`
 	Bus        string            `json:"bus"`
 	IntervalMs int64             `json:"interval_ms"`
-	Polls      uint64            `json:"polls"`    // since start
-	Failures   uint64            `json:"failures"` // polls since start that gave no full answer
-	Failing    int               `json:"failing"`  // polls in a row that gave no answer at all; 0: answers
-	RetryAt    time.Time         `json:"retry_at"` // set while quarantined: when it is asked next
-	Error      string            `json:"error"`    // the last failure while Failing > 0
+	Polls      uint64            `json:"polls"`             // since start
+	Failures   uint64            `json:"failures"`          // polls since start that gave no full answer
+	Failing    int               `json:"failing"`           // polls in a row that gave no answer at all; 0: answers
+	RetryAt    time.Time         `json:"retry_at,omitzero"` // set while quarantined: when it is asked next
+	Error      string            `json:"error"`             // the last failure while Failing > 0
 	Points     []Point           `json:"points"`
 }
 
@@ -44,12 +45,26 @@ type Point struct {
 	Name     string          `json:"name"`
 	Title    config.Text     `json:"title"`
 	Headline bool            `json:"headline"`
-	Bool     bool            `json:"bool"`  // a contact: 1 is active
-	Value    json.Number     `json:"value"` // the last value ever read since start; "" for none
-	Unit     string          `json:"unit"`  // UCUM
-	At       time.Time       `json:"at"`    // when Value was measured
+	Bool     bool            `json:"bool"`        // a contact: 1 is active
+	Value    drivers.Value   `json:"value"`       // the last value read since start; null for none
+	Unit     string          `json:"unit"`        // UCUM
+	At       time.Time       `json:"at,omitzero"` // when Value was measured
 	Quality  drivers.Quality `json:"quality"`
 	Why      string          `json:"why"` // of the last poll, for a quality other than 1
+}
+
+// MarshalJSON writes the value as the number it was measured as, and a value that is none, NaN or infinite as null:
+// zero always means measured zero.
+func (p Point) MarshalJSON() ([]byte, error) {
+	type fields Point // without this method
+	value := json.RawMessage(p.Value.String())
+	if len(value) == 0 {
+		value = json.RawMessage("null")
+	}
+	return json.Marshal(struct {
+		fields
+		Value json.RawMessage `json:"value"` // hides the field below
+	}{fields(p), value})
 }
 
 // Journal is the state of the store.
@@ -58,7 +73,7 @@ type Journal struct {
 	Readings       uint64    `json:"readings"`         // journaled in this epoch
 	AtRisk         int       `json:"at_risk"`          // readings polled and not on disk yet
 	SyncIntervalMs int64     `json:"sync_interval_ms"` // longest time a reading is at risk
-	LastCommit     time.Time `json:"last_commit"`
+	LastCommit     time.Time `json:"last_commit,omitzero"`
 	DiskUsed       int64     `json:"disk_used_bytes"` // blocks the journal takes
 	DiskFree       int64     `json:"disk_free_bytes"` // left for us on its file system
 	Error          string    `json:"error"`           // set when the journal takes no more readings
@@ -79,13 +94,13 @@ const (
 type Uplink struct {
 	State         LinkState `json:"state"`
 	Broker        string    `json:"broker"`
-	Since         time.Time `json:"since"`          // of State
-	Error         string    `json:"error"`          // why it is offline
-	RetryAt       time.Time `json:"retry_at"`       // next attempt while offline
-	Acknowledged  int64     `json:"acknowledged"`   // leaves the platform has stored
-	Waiting       int64     `json:"waiting"`        // leaves it has not
-	OldestWaiting time.Time `json:"oldest_waiting"` // time of the oldest leaf waiting
-	LastAck       time.Time `json:"last_ack"`
+	Since         time.Time `json:"since,omitzero"`          // of State
+	Error         string    `json:"error"`                   // why it is offline
+	RetryAt       time.Time `json:"retry_at,omitzero"`       // next attempt while offline
+	Acknowledged  int64     `json:"acknowledged"`            // leaves the platform has stored
+	Waiting       int64     `json:"waiting"`                 // leaves it has not
+	OldestWaiting time.Time `json:"oldest_waiting,omitzero"` // time of the oldest leaf waiting
+	LastAck       time.Time `json:"last_ack,omitzero"`
 	Published     uint64    `json:"published"`   // leaves sent since start, repeats included
 	Republished   uint64    `json:"republished"` // of these, sent before
 	Connects      uint64    `json:"connects"`    // since start

@@ -42,13 +42,14 @@ type Stats struct {
 	RetryAt      time.Time // of the next attempt
 	Acknowledged int64     // leaves the platform has stored
 	Waiting      int64     // leaves it has not
-	FirstWaiting int64     // number of the oldest of them; the journal's size when there is none
-	LastAck      time.Time
-	Published    uint64 // leaves sent since start
-	Republished  uint64 // of these, sent before
-	Connects     uint64
-	Checkpoint   int64  // leaves of the newest checkpoint the platform confirmed
-	Refused      uint64 // acknowledgements that could not be true
+	// OldestWaiting is when the oldest of them was committed, by the clock of that time; zero when there is none.
+	OldestWaiting time.Time
+	LastAck       time.Time
+	Published     uint64 // leaves sent since start
+	Republished   uint64 // of these, sent before
+	Connects      uint64
+	Checkpoint    int64  // leaves of the newest checkpoint the platform confirmed
+	Refused       uint64 // acknowledgements that could not be true
 }
 
 // Uplink is one gateway's way to the platform.
@@ -91,12 +92,28 @@ func New(o Options) (*Uplink, error) {
 func (u *Uplink) Stats() Stats {
 	size := u.o.Store.Size()
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	s := u.stats
+	s, first := u.stats, u.acked.NextMissing(0)
 	s.Acknowledged = u.acked.Count()
+	u.mu.Unlock()
 	s.Waiting = size - s.Acknowledged
-	s.FirstWaiting = u.acked.NextMissing(0)
+	if first < size {
+		s.OldestWaiting = u.committedAt(first)
+	}
 	return s
+}
+
+// committedAt reads when a leaf was made from its header. A leaf that cannot be read gives no time here; sending it
+// gives the error.
+func (u *Uplink) committedAt(n int64) time.Time {
+	leaf, err := u.o.Store.Leaf(n)
+	if err != nil {
+		return time.Time{}
+	}
+	l, err := contract.ParseLeaf(leaf.Data)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(l.At)
 }
 
 // stableTime is how long a connection must hold before the wait between attempts starts small again. Without it a

@@ -201,7 +201,7 @@ func startPlatform(t *testing.T, b *broker, dir, public string) *platformSide {
 	p.Receiver, err = receiver.New(receiver.Options{
 		Broker: "mqtt://" + b.address, ClientID: "receiver", Dir: dir, Credit: 4, Log: discard(),
 		Key: func(string) (note.Verifier, error) { return note.NewVerifier(public) },
-		Handle: func(l contract.Leaf) {
+		Handle: func(l contract.Leaf, _ []byte) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.handed[l.Seq]++

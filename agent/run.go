@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hubagent/agent/keys"
+	"hubagent/agent/poll"
+	"hubagent/agent/record"
+	"hubagent/agent/uplink"
+	"hubagent/buffer"
+	"hubagent/config"
+	"hubagent/drivers"
+)
+
+func newRunCommand() *cobra.Command {
+	path, format := "", ""
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the agent: poll, journal, forward, show the status page",
+		Long: `run polls the devices in the config, journals every reading, forwards the journal to the
+platform and serves the status page, until it gets SIGTERM or SIGINT. It then stops polling,
+commits what it has and ends within 5 seconds.`,
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(c, path)
+			if err != nil {
+				return err
+			}
+			log, err := newLogger(c.ErrOrStderr(), format)
+			if err != nil {
+				return err
+			}
+			return run(c.Context(), cfg, log)
+		},
+	}
+	c.Flags().StringVar(&path, "config", "hub.yaml", "config file")
+	c.Flags().StringVar(&format, "log-format", "text", "form of the log on standard error: text or json")
+	return c
+}
+
+// run is the way of a reading:
+//
+//	drivers -> poll -> record (journal) -> uplink -> platform
+//	             |        |                   |
+//	             +--------+--- status page ---+
+//
+// It ends in that order, too: polls stop first, the recorder commits what they gave, the uplink sends the last leaf.
+func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
+	clock, err := record.SystemClock()
+	if err != nil {
+		return err
+	}
+	secret, err := keys.Load(cfg)
+	if err != nil {
+		return err
+	}
+	store, err := buffer.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: secret.Journal, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	epoch, err := record.Begin(store, cfg, secret.Public, version, clock())
+	if err != nil {
+		return err
+	}
+	recorder, err := record.New(store, epoch, cfg, clock, log)
+	if err != nil {
+		return err
+	}
+	log.Info("journal open", "epoch", epoch.Name, "leaves", store.Size(), "readings", recorder.Stats().Readings)
+
+	a := &agent{cfg: cfg, log: log, started: time.Now(), clock: clock, store: store, epoch: epoch, recorder: recorder}
+	pollers, err := a.pollers()
+	if err != nil {
+		return err
+	}
+	if len(cfg.Uplink.Brokers) > 0 {
+		a.uplink, err = uplink.New(uplink.Options{
+			Config: cfg.Uplink, Gateway: epoch.Gateway, Epoch: epoch.Name, Meta: epoch.Meta,
+			Store: store, Signer: secret.Log, Clock: clock, Log: log,
+		})
+		if err != nil {
+			return err
+		}
+	}
+
+	// Each stage ends by itself when the one before it has; behind gives the later ones their time after ctx.
+	polling, stopPolling := context.WithCancel(ctx)
+	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+	recording, stopRecording := context.WithCancel(behind)
+	defer stopBehind()
+	final := make(chan struct{})
+
+	var polls, others sync.WaitGroup
+	for _, p := range pollers {
+		polls.Go(func() { p.Run(polling) })
+	}
+	recorded := make(chan error, 1)
+	go func() { recorded <- recorder.Run(recording) }()
+	sent := make(chan error, 1)
+	go func() {
+		if a.uplink == nil {
+			sent <- nil
+			return
+		}
+		sent <- a.uplink.Run(behind, final)
+	}()
+	others.Go(func() { a.serveStatus(behind) })
+	others.Go(func() { store.Maintain(behind) })
+	others.Go(func() { a.notify(behind) })
+
+	select {
+	case <-ctx.Done():
+		log.Info("stopping")
+	case err = <-recorded: // the journal failed
+		recorded <- nil
+	}
+	stopPolling()
+	polls.Wait()
+	stopRecording()
+	err = errors.Join(err, <-recorded)
+	close(final)
+	err = errors.Join(err, <-sent)
+	stopBehind()
+	others.Wait()
+	if err == nil {
+		log.Info("stopped", "leaves", store.Size(), "readings", recorder.Stats().Readings)
+	}
+	return err
+}
+
+// agent is what the status page looks at.
+type agent struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	started  time.Time
+	clock    record.Clock
+	store    *buffer.Store
+	epoch    record.Epoch
+	recorder *record.Recorder
+	uplink   *uplink.Uplink // nil without brokers
+	polls    []*poll.Bus
+
+	mu   sync.Mutex
+	last map[string]map[string]lastReading // by device and point
+}
+
+// pollers opens every bus. A device that is absent is no error here.
+func (a *agent) pollers() ([]*poll.Bus, error) {
+	a.last = map[string]map[string]lastReading{}
+	open := openers()
+	for _, bus := range a.cfg.Buses {
+		driver, err := open[bus.Kind](bus, a.log)
+		if err != nil {
+			return nil, fmt.Errorf("bus %s: %w", bus.Name, err)
+		}
+		a.polls = append(a.polls, poll.New(bus, driver, a.take, a.log))
+	}
+	return a.polls, nil
+}
+
+// take is where a sample comes in from its bus.
+func (a *agent) take(ctx context.Context, s drivers.Sample) {
+	if a.recorder.Record(ctx, s) != nil {
+		return // stopping: a poll that nobody will see as recorded
+	}
+	a.remember(s)
+}

@@ -1,0 +1,81 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// maxScaleDigits is the most digits of a scale: a float64 and an int64 hold them all.
+const maxScaleDigits = 15
+
+// ParseScale reads a plain decimal number like 0.01, 1, -2.5 or 10. The Exponent is 0 or less. The error says what is
+// wrong with the text.
+func ParseScale(text string) (Scale, error) {
+	digits, negative := strings.CutPrefix(text, "-")
+	whole, fraction, point := strings.Cut(digits, ".")
+	isDigits := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+	if !isDigits(whole) || point && !isDigits(fraction) {
+		return Scale{}, fmt.Errorf("%s is not a plain decimal number", quote(text))
+	}
+	if len(whole) > 1 && whole[0] == '0' {
+		return Scale{}, fmt.Errorf("%s begins with a needless 0", quote(text))
+	}
+	fraction = strings.TrimRight(fraction, "0")
+	if len(whole)+len(fraction) > maxScaleDigits {
+		return Scale{}, fmt.Errorf("%s has more than %d digits", quote(text), maxScaleDigits)
+	}
+	mantissa, err := strconv.ParseInt(whole+fraction, 10, 64)
+	if err != nil {
+		return Scale{}, fmt.Errorf("%s is not a plain decimal number", quote(text))
+	}
+	if mantissa == 0 {
+		return Scale{}, errors.New("a scale of 0 would lose every value")
+	}
+	if negative {
+		mantissa = -mantissa
+	}
+	return Scale{Mantissa: mantissa, Exponent: -len(fraction)}, nil
+}
+
+// Float64 is the float64 nearest to the scale.
+func (s Scale) Float64() float64 {
+	if s.Exponent < 0 { // one rounding only: mantissa and power are exact
+		return float64(s.Mantissa) / math.Pow10(-s.Exponent)
+	}
+	return float64(s.Mantissa) * math.Pow10(s.Exponent)
+}
+
+// String is the plain decimal, as ParseScale reads it.
+func (s Scale) String() string { return strconv.FormatFloat(s.Float64(), 'f', -1, 64) }
+
+// parseWhole reads a whole number as written: decimal, or hexadecimal as registers stand in manuals.
+func parseWhole(text string) (n int64, reason, mend string) {
+	digits, negative := strings.CutPrefix(text, "-")
+	hex, isHex := strings.CutPrefix(digits, "0x")
+	base := 10
+	if isHex {
+		digits, base = hex, 16
+	}
+	const decimal, hexadecimal = "0123456789", "0123456789abcdefABCDEF"
+	switch {
+	case digits != "" && base == 16 && strings.Trim(digits, hexadecimal) == "":
+	case digits == "" || base == 16 || strings.Trim(digits, decimal) != "":
+		if _, err := strconv.ParseFloat(text, 64); err == nil && strings.ContainsAny(text, ".eE") {
+			return 0, shorten(text, 40) + " has a fraction or exponent and should be a whole number", "write it without, for example 12"
+		}
+		return 0, quote(text) + " is not a whole number", "write decimal digits, or hexadecimal behind 0x"
+	case len(digits) > 1 && digits[0] == '0':
+		return 0, shorten(text, 40) + " begins with 0 and could be read as octal", "write it without leading zeros, or hexadecimal behind 0x"
+	}
+	if negative {
+		digits = "-" + digits
+	}
+	n, err := strconv.ParseInt(digits, base, 64)
+	if err != nil {
+		return 0, shorten(text, 40) + " is too large", "write a number below 9223372036854775808"
+	}
+	return n, "", ""
+}

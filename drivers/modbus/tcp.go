@@ -1,0 +1,133 @@
+package modbus
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"hubagent/config"
+	"hubagent/drivers"
+)
+
+// tcpLine sends Modbus TCP requests on one connection, one at a time.
+type tcpLine struct {
+	address string
+	log     *slog.Logger
+
+	conn    net.Conn // nil while not connected
+	failed  error    // why the last attempt to connect failed
+	nextTry time.Time
+
+	ctx     context.Context
+	timeout time.Duration
+}
+
+// Bounds on connecting. A converter that is away must not cost every device of its bus a full attempt.
+const (
+	dialTime  = 3 * time.Second
+	dialPause = time.Second
+)
+
+func newTCPLine(b config.Bus, log *slog.Logger) *tcpLine {
+	return &tcpLine{address: b.Address, log: log}
+}
+
+func (l *tcpLine) begin(ctx context.Context, timeout time.Duration, _ config.ModbusLimits) {
+	l.ctx, l.timeout = ctx, timeout
+}
+
+// Close closes the connection.
+func (l *tcpLine) Close() error {
+	if l.conn == nil {
+		return nil
+	}
+	err := l.conn.Close()
+	l.conn = nil
+	return err
+}
+
+// Send implements goburrow's Transporter. The answer has the request's transaction id, unit and function. After any
+// failure but a refusal the connection is closed: what may still come on it belongs to nobody.
+func (l *tcpLine) Send(adu []byte) ([]byte, error) {
+	if err := l.connect(); err != nil {
+		return nil, &drivers.Error{Failure: drivers.Link, Detail: err.Error()}
+	}
+	conn := l.conn
+	conn.SetDeadline(time.Now().Add(l.timeout))
+	stop := context.AfterFunc(l.ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	answer, err := l.exchange(adu)
+	if err == nil {
+		return answer, nil
+	}
+	l.Close()
+	var failed *drivers.Error
+	switch {
+	case l.ctx.Err() != nil:
+		return nil, l.ctx.Err()
+	case errors.As(err, &failed):
+		return nil, failed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &drivers.Error{Failure: drivers.Timeout}
+	}
+	return nil, &drivers.Error{Failure: drivers.Link, Detail: err.Error()}
+}
+
+func (l *tcpLine) connect() error {
+	if l.conn != nil {
+		return nil
+	}
+	if now := time.Now(); now.Before(l.nextTry) {
+		return l.failed
+	}
+	dialer := net.Dialer{Timeout: dialTime}
+	conn, err := dialer.DialContext(l.ctx, "tcp", l.address)
+	if err != nil {
+		l.failed, l.nextTry = err, time.Now().Add(dialPause)
+		return err
+	}
+	l.conn = conn
+	return nil
+}
+
+// exchange writes a request and reads until its answer comes. Answers to earlier requests are dropped.
+func (l *tcpLine) exchange(adu []byte) ([]byte, error) {
+	if _, err := l.conn.Write(adu); err != nil {
+		return nil, err
+	}
+	for {
+		answer, err := readADU(l.conn)
+		if err != nil {
+			return nil, err
+		}
+		if binary.BigEndian.Uint16(answer) != binary.BigEndian.Uint16(adu) {
+			continue
+		}
+		if answer[6] != adu[6] || answer[7]&^0x80 != adu[7] || answer[7] != adu[7] && len(answer) != 9 {
+			return nil, &drivers.Error{Failure: drivers.Frame, Detail: fmt.Sprintf("answer of unit %d, function %d, to a request to unit %d, function %d", answer[6], answer[7], adu[6], adu[7])}
+		}
+		return answer, nil
+	}
+}
+
+// readADU reads one answer: MBAP header (Modbus Messaging on TCP/IP V1.0b, 3.1.3) and PDU.
+func readADU(r io.Reader) ([]byte, error) {
+	var header [7]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return nil, err
+	}
+	length := int(binary.BigEndian.Uint16(header[4:])) // of unit id and PDU
+	if protocol := binary.BigEndian.Uint16(header[2:]); protocol != 0 || length < 3 || length > 254 {
+		return nil, &drivers.Error{Failure: drivers.Frame, Detail: fmt.Sprintf("header is not Modbus TCP: % x", header)}
+	}
+	adu := make([]byte, 6+length)
+	copy(adu, header[:])
+	_, err := io.ReadFull(r, adu[7:])
+	return adu, err
+}

@@ -1,0 +1,90 @@
+// Package sim is a whole hub in software: the slave side of a site, for the demo, tests and training.
+//
+// A World says what is true in the simulated community at any instant. A Site makes it readable the way real devices
+// do: as a Modbus TCP server, as Modbus RTU slaves on a serial line, and as GPIO line files; and it plays scripted
+// faults. What a device answers follows from its profile alone, so every profile can be simulated without more code.
+//
+// Each Serve and Write method is a task: it runs until its context ends, returns nil then, and leaves no goroutine.
+package sim
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hubagent/config"
+)
+
+// Site answers for the devices of any number of buses. Its methods may be called at the same time.
+type Site struct {
+	World World
+
+	// Served, if not nil, is called when a good answer has been written, with the instant its values are true for; a
+	// quick master may have the answer a moment before. It is what a demo counts independently of the agent; a poll
+	// that takes several requests gives several calls. An answer under a fault counts only when it was whole and in
+	// time as far as the site can know: Slow does, Late does not. Set it before the first task starts; tasks call it
+	// from their own goroutines.
+	Served func(device string, at time.Time)
+
+	Counts Counts
+
+	mu     sync.Mutex // guards faults and random
+	faults []Fault
+	random *rand.Rand
+}
+
+// Counts says what a site has done since New. It may be read while tasks run.
+type Counts struct {
+	Connections atomic.Int64 // TCP connections accepted
+	Requests    atomic.Int64 // well-formed requests to a unit the bus has
+	Answers     atomic.Int64 // good answers written, as Served sees them
+	Exceptions  atomic.Int64 // refusals a real device would have sent, too
+	Faults      atomic.Int64 // scripted faults played
+}
+
+// New makes a site in which the world is true. Its faults are drawn from the world's seed.
+func New(world World) *Site {
+	return &Site{World: world, random: rand.New(rand.NewPCG(world.Seed, 0))}
+}
+
+// exchange is one request on its way to becoming an answer.
+type exchange struct {
+	device string // "" for a unit the bus does not have
+	answer []byte // PDU
+	good   bool   // answer is values, not an exception
+	at     time.Time
+	fault  Fault // Kind "" for none
+}
+
+// take works out the answer to a request PDU of at least one byte, and the fault it meets.
+func (s *Site) take(bus config.Bus, units slave, unit byte, pdu []byte) exchange {
+	d, known := units[unit]
+	if !known {
+		return exchange{answer: noTarget.answer(pdu[0])}
+	}
+	s.Counts.Requests.Add(1)
+	x := exchange{device: d.Name, at: time.Now(), fault: s.draw(bus.Name, int(unit))}
+	var refused exception
+	x.answer, refused = d.read(pdu, s.World, x.at)
+	x.good = refused == 0
+	switch {
+	case x.fault.Kind == Exception:
+		x.answer, x.good = deviceFailure.answer(pdu[0]), false
+	case !x.good:
+		x.answer = refused.answer(pdu[0])
+		s.Counts.Exceptions.Add(1)
+	}
+	return x
+}
+
+// sent counts an exchange whose answer has left.
+func (s *Site) sent(x exchange) {
+	if !x.good || (x.fault.Kind != "" && x.fault.Kind != Slow) {
+		return
+	}
+	s.Counts.Answers.Add(1)
+	if s.Served != nil {
+		s.Served(x.device, x.at)
+	}
+}

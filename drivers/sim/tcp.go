@@ -1,0 +1,106 @@
+package sim
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"hubagent/config"
+)
+
+// ServeTCP answers Modbus TCP for the devices of a bus on every connection the listener gives, each in its own
+// goroutine and one request at a time. A unit the bus does not have gets exception 0x0B, as a converter gives it. It
+// closes the listener and every connection, and returns nil when ctx ends, else the listener's error.
+func (s *Site) ServeTCP(ctx context.Context, listener net.Listener, bus config.Bus) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() {
+		<-ctx.Done()
+		listener.Close()
+	})
+	units := newSlave(bus)
+	for {
+		conn, err := listener.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("cannot accept on %s: %w", listener.Addr(), err)
+		}
+		s.Counts.Connections.Add(1)
+		running.Go(func() { s.converse(ctx, conn, bus, units) })
+	}
+}
+
+// converse serves one connection until its end, which is the client's to choose: no error of it concerns the task.
+func (s *Site) converse(ctx context.Context, conn net.Conn, bus config.Bus, units slave) {
+	ctx, cancel := context.WithCancel(ctx)
+	var closing sync.WaitGroup
+	defer closing.Wait()
+	defer cancel()
+	closing.Go(func() {
+		<-ctx.Done()
+		conn.Close()
+	})
+	for {
+		request, err := readADU(conn)
+		if err != nil {
+			return
+		}
+		x := s.take(bus, units, request[6], request[7:])
+		answer := binary.BigEndian.AppendUint16(request[:4:4], uint16(1+len(x.answer)))
+		answer = append(append(answer, request[6]), x.answer...)
+		switch x.fault.Kind {
+		case Silent:
+			continue
+		case Reset:
+			if c, ok := conn.(interface{ SetLinger(int) error }); ok {
+				c.SetLinger(0) // so that closing sends RST
+			}
+			return
+		case Noise:
+			stray := append([]byte{request[0] ^ 0x5A, request[1]}, answer[2:]...)
+			answer = append(stray, answer...)
+		}
+		if send(ctx, conn, answer, x.fault, 0) != nil {
+			return
+		}
+		s.sent(x)
+	}
+}
+
+// The MBAP header is transaction id, protocol id 0, length of what follows it, unit id; a PDU is 1 to 253 bytes
+// (Modbus messaging on TCP/IP V1.0b, section 3.1.3).
+const (
+	mbapSize = 7
+	maxPDU   = 253
+)
+
+var errNotModbus = errors.New("not Modbus TCP")
+
+// readADU reads one request, header included. After an error the stream is of no more use: without a valid header
+// nobody knows where the next request starts.
+func readADU(r io.Reader) ([]byte, error) {
+	adu := make([]byte, mbapSize, mbapSize+maxPDU)
+	if _, err := io.ReadFull(r, adu); err != nil {
+		return nil, err
+	}
+	length := int(binary.BigEndian.Uint16(adu[4:]))
+	if binary.BigEndian.Uint16(adu[2:]) != 0 || length < 2 || length > 1+maxPDU {
+		return nil, errNotModbus
+	}
+	adu = adu[:mbapSize+length-1]
+	if _, err := io.ReadFull(r, adu[mbapSize:]); err != nil {
+		return nil, err
+	}
+	return adu, nil
+}
