@@ -119,7 +119,6 @@ func (v *validation) serial(b *Bus, path string) {
 
 func (v *validation) devices(b *Bus, path string, names unique) {
 	lines, units := unique{}, unique{}
-	slowest := time.Duration(0)
 	for i := range b.Devices {
 		d, inner := &b.Devices[i], fmt.Sprintf("%s.devices[%d]", path, i)
 		v.name(inner+".name", d.Name, nameForm, nameMend)
@@ -134,14 +133,10 @@ func (v *validation) devices(b *Bus, path string, names unique) {
 		byDefault := time.Duration(0)
 		if d.Model != nil {
 			byDefault = d.Model.Interval
-			slowest = max(slowest, d.Model.Modbus.ResponseTimeout)
 		}
 		v.duration(inner+".interval", &d.Interval, byDefault, leastInterval, mostInterval)
 	}
-	if slowest == 0 {
-		slowest = defaultTimeout
-	}
-	v.duration(path+".timeout", &b.Timeout, slowest, 10*time.Millisecond, time.Minute)
+	v.duration(path+".timeout", &b.Timeout, 0, 10*time.Millisecond, time.Minute)
 }
 
 // model finds the device's profile and sees whether its points can be read on this kind of bus.

@@ -82,7 +82,7 @@ type Bus struct {
 	StopBits int           `yaml:"stop_bits"` // modbus-rtu: 1 or 2; default 1
 	Chip     string        `yaml:"chip"`      // gpio: the chip's label as gpioinfo prints it
 	Dir      string        `yaml:"dir"`       // gpio-sim: folder of the line files
-	Timeout  time.Duration `yaml:"timeout"`   // longest wait for an answer; default the profile's, or 500 ms; at least 10 ms
+	Timeout  time.Duration `yaml:"timeout"`   // longest wait for an answer, at least 10 ms; 0, the default: as long as each device's profile says
 	Devices  []Device      `yaml:"devices"`
 }
 

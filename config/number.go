@@ -70,6 +70,13 @@ func parseWhole(text string) (n int64, reason, mend string) {
 	case len(digits) > 1 && digits[0] == '0':
 		return 0, shorten(text, 40) + " begins with 0 and could be read as octal", "write it without leading zeros, or hexadecimal behind 0x"
 	}
+	if isHex && !negative { // all 64 bits: 0xFFFFFFFFFFFFFFFF is what a u64 register holds for "no value"
+		u, err := strconv.ParseUint(digits, base, 64)
+		if err != nil {
+			return 0, shorten(text, 40) + " is too large", "write at most 16 hexadecimal digits"
+		}
+		return int64(u), "", ""
+	}
 	if negative {
 		digits = "-" + digits
 	}

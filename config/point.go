@@ -100,7 +100,7 @@ func (d *document) quantity(path string, p *Point) {
 		d.report(path+".missing", fmt.Sprintf("there are %d values", len(p.Missing)), fmt.Sprintf("list at most %d", maxMissing))
 	}
 	for i, m := range p.Missing {
-		if bits := 16 * p.Type.Registers(); m < 0 || bits < 64 && m >= 1<<bits {
+		if bits := 16 * p.Type.Registers(); bits < 64 && (m < 0 || m >= 1<<bits) {
 			d.report(fmt.Sprintf("%s.missing[%d]", path, i), fmt.Sprintf("%d does not fit %d bits", m, bits), "write the raw value as an unsigned number, for example 0xFFFF")
 		}
 	}

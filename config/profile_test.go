@@ -116,6 +116,9 @@ func TestProfileProblems(t *testing.T) {
 			"15:27: points[0].missing[1]: 4294967296 does not fit 32 bits; write the raw value as an unsigned number, for example 0xFFFF",
 			"15:40: points[0].missing[2]: -1 does not fit 32 bits; write the raw value as an unsigned number, for example 0xFFFF",
 		}},
+		{"missing of 64 bits", "unit: kW.h", "unit: kW.h\n    missing: [0xFFFFFFFFFFFFFFFF, 0x10000000000000000]", []string{
+			"22:35: points[1].missing[1]: 0x10000000000000000 is too large; write at most 16 hexadecimal digits",
+		}},
 		{"keys of the other kind of point", "type: bool", "type: bool\n    unit: \"1\"\n    debounce: 1s", []string{
 			"27:11: points[2].unit: a bool has no unit; remove it",
 			"28:15: points[2].debounce: only a point of function line is debounced; remove it",

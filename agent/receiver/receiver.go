@@ -135,10 +135,10 @@ func (r *Receiver) Run(ctx context.Context) error {
 			return err
 		default:
 		}
-		if !down {
+		if !down || errors.Is(err, errLost) {
 			r.o.Log.Warn("receiver has no broker", "broker", r.o.Broker, "err", err)
 		}
-		down = !errors.Is(err, errLost)
+		down = true
 		select {
 		case <-time.After(retryTime):
 		case <-ctx.Done():

@@ -31,6 +31,7 @@ type figure struct {
 	Unit  string
 	Word  string // for its quality
 	Age   string
+	Note  string // Word and Age in short, where they differ from what is said of the device
 	Class string // "" for a good reading; old, flawed or alert
 }
 
@@ -65,9 +66,6 @@ func (l *language) device(s Snapshot, d Device) device {
 	switch {
 	case v.silent:
 		v.Word = l.Say("device.silent")
-		if v.why == late {
-			v.Word = l.Say("device.late")
-		}
 		v.Why, v.Mend, v.Error = l.why(v.why), l.mend(v.why), d.Error
 	case v.fresh:
 		v.Word = l.Say("device.fresh")
@@ -110,12 +108,16 @@ func (l *language) figure(s Snapshot, d Device, h health, p Point) (f figure, al
 	switch {
 	case old:
 		f.Word, f.Class = l.Say("quality.stale"), "old"
-	case f.Value == none || h.silent || p.Quality == drivers.Missing:
-		f.Class = "old"
+		f.Note = l.Say("quality.aged", f.Word, f.Age)
+	case f.Value == none || p.Quality == drivers.Missing:
+		f.Class, f.Note = "old", f.Word
 	case p.Quality == drivers.Suspect || p.Quality == drivers.Bad:
-		f.Class = "flawed"
+		f.Class, f.Note = "flawed", f.Word
 	case alert:
 		f.Class = "alert"
+	}
+	if h.silent || h.fresh {
+		f.Class, f.Note = "old", ""
 	}
 	// What is wrong with a whole device is said of the device.
 	if p.Why != "" && !h.silent {

@@ -96,12 +96,12 @@ func (s *session) pumpFill() error {
 	return nil
 }
 
-// pumpCheckpoint signs the tree when the interval has passed, at the beginning and end of a connection, and right after
-// an event.
+// pumpCheckpoint signs the tree when the interval has passed, when the platform first answers on a connection, at the
+// end, and right after an event. A checkpoint that the platform did not confirm is sent again at the next interval.
 func (s *session) pumpCheckpoint() error {
 	size := s.u.o.Store.Size()
-	due := s.signNow || time.Now().After(s.signAt)
-	if !due || size == s.checkpoint || size == 0 {
+	due := time.Now().After(s.signAt) || s.signNow && size != s.checkpoint
+	if !due || !s.answered || s.confirmed >= size {
 		return nil
 	}
 	root, err := s.u.o.Store.Root(size)
@@ -129,10 +129,13 @@ func (s *session) hear(payload []byte) {
 		return
 	}
 	s.u.accept(a, !s.answered)
+	if !s.answered || a.Checkpoint < s.confirmed { // the platform has just come, or come back without its memory
+		s.signNow, s.checkpoint = true, 0
+	}
 	s.answered = true
-	s.credit, s.pace, s.confirmed = a.Credit, time.Duration(a.PaceMs)*time.Millisecond, max(s.confirmed, a.Checkpoint)
+	s.credit, s.pace, s.confirmed = a.Credit, time.Duration(a.PaceMs)*time.Millisecond, a.Checkpoint
 
-	late := time.Now().Add(-s.u.o.AckTime)
+	late := s.lateBefore()
 	for n, at := range s.live {
 		if acked := s.u.isAcked(n); acked || at.Before(late) {
 			delete(s.live, n)
@@ -160,6 +163,24 @@ func (s *session) hear(payload []byte) {
 		}
 	}
 	s.fill = waiting
+}
+
+// lateBefore is the time before which leaves were sent that count as not arrived, if the acknowledgement that just came
+// does not name them. Brokers keep the order of one publisher, so what was sent well before something that arrived is
+// lost; where a broker does not, the platform drops what comes twice.
+func (s *session) lateBefore() time.Time {
+	late := time.Now().Add(-s.u.o.AckTime)
+	for n, at := range s.live {
+		if overtaken := at.Add(-overtakeTime); overtaken.After(late) && s.u.isAcked(n) {
+			late = overtaken
+		}
+	}
+	for _, m := range s.fill {
+		if overtaken := m.at.Add(-overtakeTime); overtaken.After(late) && s.u.isAcked(m.leaves[0]) {
+			late = overtaken
+		}
+	}
+	return late
 }
 
 // probe asks a platform that has been silent too long whether it is there, by sending status again. Until it answers,

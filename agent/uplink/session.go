@@ -17,6 +17,9 @@ import (
 const (
 	ackTime   = 30 * time.Second // a leaf not acknowledged by then may be sent again, once the platform answers at all
 	drainTime = 3 * time.Second  // for the last leaf at the end
+
+	// overtakeTime is by how much a leaf must have been sent before another one that is acknowledged to count as lost.
+	overtakeTime = time.Second
 )
 
 // Windows: leaves on the way without an acknowledgement. What does not fit goes with the backlog, on credit, so a
@@ -49,7 +52,7 @@ type session struct {
 	pace       time.Duration
 	probedAt   time.Time // when status was last sent
 	checkpoint int64     // size of the last checkpoint sent
-	confirmed  int64     // size of the last one confirmed
+	confirmed  int64     // size of the newest one that the platform confirmed
 	signAt     time.Time // when the next is due
 	signNow    bool      // one is due at once: an event was sent
 }
@@ -89,7 +92,7 @@ func (b *inbox) take() []byte {
 func (u *Uplink) session(ctx context.Context, final <-chan struct{}, url string) error {
 	s := &session{
 		u: u, id: newSession(), live: map[int64]time.Time{}, event: map[int64]struct{}{},
-		inbox: inbox{full: make(chan struct{}, 1)}, signNow: true,
+		inbox: inbox{full: make(chan struct{}, 1)},
 	}
 	if err := s.connect(ctx, url); err != nil {
 		return err
@@ -126,7 +129,9 @@ func (u *Uplink) session(ctx context.Context, final <-chan struct{}, url string)
 		case <-grown:
 		case <-pace:
 		case <-s.inbox.full:
-			s.hear(s.inbox.take())
+			if payload := s.inbox.take(); payload != nil { // nil: taken already, with the one before
+				s.hear(payload)
+			}
 		case err := <-s.conn.Lost():
 			return err
 		case <-tick.C:

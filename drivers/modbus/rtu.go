@@ -77,7 +77,8 @@ func (l *rtuLine) Send(frame []byte) ([]byte, error) {
 		}
 		l.port, l.late = port, map[byte]time.Time{}
 	}
-	stop := context.AfterFunc(l.ctx, func() { l.interrupt() })
+	port := l.port
+	stop := context.AfterFunc(l.ctx, func() { port.SetDeadline(time.Unix(1, 0)) }) // wakes whoever waits for the port
 	defer stop()
 	answer, err := l.exchange(frame)
 	l.lastEnd, l.lastUnit = time.Now(), frame[0]
@@ -92,15 +93,12 @@ func (l *rtuLine) Send(frame []byte) ([]byte, error) {
 	return answer, err
 }
 
-// interrupt wakes whoever waits for the port.
-func (l *rtuLine) interrupt() { l.port.SetDeadline(time.Unix(1, 0)) }
-
 // until sets the deadline of the next reads and writes, unless ctx has ended.
 func (l *rtuLine) until(t time.Time) error {
 	if err := l.port.SetDeadline(t); err != nil {
 		return err
 	}
-	return l.ctx.Err() // after the deadline is set, or interrupt's would be undone
+	return l.ctx.Err() // after the deadline is set, or the wake-up would be undone
 }
 
 func (l *rtuLine) exchange(frame []byte) ([]byte, error) {
