@@ -27,6 +27,9 @@ once and has recomputed the journal's Merkle root. Without --for it runs until C
 			if asJSON {
 				o.Out = c.ErrOrStderr()
 			}
+			if err := o.Check(); err != nil {
+				return usageError{err}
+			}
 			sum, err := demo.Run(c.Context(), o)
 			if err != nil {
 				return err

@@ -11,7 +11,6 @@ import (
 // systemd it does nothing.
 func (a *agent) notify(ctx context.Context) {
 	a.tellSystemd(daemon.SdNotifyReady)
-	defer a.tellSystemd(daemon.SdNotifyStopping)
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {
 		<-ctx.Done()

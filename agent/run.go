@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"hubagent/agent/keys"
@@ -119,6 +120,7 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	select {
 	case <-ctx.Done():
 		log.Info("stopping")
+		a.tellSystemd(daemon.SdNotifyStopping)
 	case err = <-recorded: // the journal failed
 		recorded <- nil
 	}

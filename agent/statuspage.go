@@ -46,7 +46,7 @@ const listenRetry = 5 * time.Second
 // tries again.
 func (a *agent) serveStatus(ctx context.Context) {
 	address := a.cfg.Status.Listen
-	if address == "off" {
+	if address == "" {
 		return
 	}
 	handler := status.New(a.snapshot, a.log)

@@ -205,8 +205,8 @@ type Point struct {
 
 // Text is a name in the page's languages.
 type Text struct {
-	ZH string `yaml:"zh"`
-	EN string `yaml:"en"`
+	ZH string `yaml:"zh" json:"zh"`
+	EN string `yaml:"en" json:"en"`
 }
 
 // Scale is a decimal factor, kept as Mantissa x 10^Exponent so that a raw 6156 with scale 0.01 becomes exactly 61.56

@@ -37,12 +37,9 @@ type Options struct {
 // catchUp bounds how long the agent may take at the end to send what is waiting.
 const catchUp = 60 * time.Second
 
-// Run plays the demo and judges it. The error is for a demo that could not be played; what the demo showed is in the
+// Run plays the demo and judges it. o has passed Check. The error is for a demo that could not be played; what the demo showed is in the
 // Summary.
 func Run(ctx context.Context, o Options) (Summary, error) {
-	if err := o.check(); err != nil {
-		return Summary{}, err
-	}
 	d := &demo{o: o, began: time.Now(), handed: map[rowKey]int{}}
 	if err := d.prepare(); err != nil {
 		return Summary{}, err
@@ -69,7 +66,13 @@ func ignoreCanceled(err error) error {
 	return err
 }
 
-func (o *Options) check() error {
+// Check fills in when outage and kill happen, and says what is wrong with the options.
+func (o *Options) Check() error {
+	if _, port, err := net.SplitHostPort(o.Listen); err != nil || port == "" {
+		return fmt.Errorf("--listen %s is not host:port, like 127.0.0.1:8080", o.Listen)
+	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("--listen %s: the port is not a number from 0 to 65535", o.Listen)
+	}
 	if o.Outage < 0 || o.OutageAt < 0 || o.KillAt < 0 || o.For < 0 {
 		return errors.New("a time cannot be negative")
 	}
@@ -196,7 +199,7 @@ func freePort(address string) (free string, taken bool, err error) {
 	}
 	port, err := strconv.Atoi(text)
 	if err != nil {
-		return "", false, fmt.Errorf("address %s: port is not a number", address)
+		return "", false, err
 	}
 	for try := range 50 {
 		free = net.JoinHostPort(host, strconv.Itoa(port+try))
@@ -204,7 +207,7 @@ func freePort(address string) (free string, taken bool, err error) {
 		if err == nil {
 			return l.Addr().String(), try > 0, l.Close()
 		}
-		if !errors.Is(err, syscall.EADDRINUSE) {
+		if !errors.Is(err, syscall.EADDRINUSE) || port == 0 {
 			return "", false, err
 		}
 	}

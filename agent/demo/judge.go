@@ -152,14 +152,14 @@ func (d *demo) judge() (Summary, error) {
 func (s Summary) Print(w io.Writer) {
 	line := func(format string, a ...any) { fmt.Fprintf(w, format+"\n", a...) }
 	line("")
-	line("%d readings of %d polls journaled in %d leaves (%.0f s", s.Readings, s.Rows, s.Leaves, s.Seconds)
+	line("%d readings of %d polls journaled in %d leaves, in %.0f s", s.Readings, s.Rows, s.Leaves, s.Seconds)
 	if s.OutageSeconds > 0 {
-		line("  with the broker gone for %.0f s", s.OutageSeconds)
+		line("the broker was gone for %.0f s", s.OutageSeconds)
 	}
 	if s.Kills > 0 {
-		line("  and the agent killed %d time(s) with SIGKILL", s.Kills)
+		line("the agent was killed with SIGKILL and started again")
 	}
-	line("receiver holds %d of %d leaves; %d came twice and were dropped", s.Stored, s.Leaves, s.Duplicates)
+	line("the receiver holds %d of %d leaves; %d came twice and were dropped", s.Stored, s.Leaves, s.Duplicates)
 	line("%d signed checkpoints recomputed; root %s confirmed: %v", s.Checkpoints, s.Root, s.RootConfirmed)
 	for i, m := range s.Missing {
 		if i == 20 {

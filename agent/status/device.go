@@ -32,6 +32,7 @@ type figure struct {
 	Word  string // for its quality
 	Age   string
 	Note  string // Word and Age in short, where they differ from what is said of the device
+	Why   string // it is not good, where that is not the same for the whole device
 	Class string // "" for a good reading; old, flawed or alert
 }
 
@@ -121,7 +122,7 @@ func (l *language) figure(s Snapshot, d Device, h health, p Point) (f figure, al
 	}
 	// What is wrong with a whole device is said of the device.
 	if p.Why != "" && !h.silent {
-		f.Word = l.Say("quality.why", f.Word, l.why(p.Why))
+		f.Why = l.why(p.Why)
 	}
 	return f, alert
 }

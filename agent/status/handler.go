@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/gzhttp"
 )
@@ -24,10 +25,12 @@ type server struct {
 	languages []*language
 	templates *template.Template
 	policy    string // Content-Security-Policy
+
+	mu sync.Mutex // held while a reply is made
 }
 
 // New is the handler of the page at /, of /api/v1/status, /healthz and /metrics. It calls source once for each
-// request, from several goroutines at once.
+// request, never twice at the same time.
 func New(source func() Snapshot, log *slog.Logger) http.Handler {
 	sum := sha256.Sum256([]byte(style))
 	s := &server{
@@ -39,11 +42,11 @@ func New(source func() Snapshot, log *slog.Logger) http.Handler {
 			"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/{$}", s.page)
-	mux.HandleFunc("/api/v1/status", s.api)
-	mux.HandleFunc("/healthz", s.healthz)
-	mux.HandleFunc("/metrics", s.metrics)
-	mux.HandleFunc("/", s.missing)
+	mux.HandleFunc("/{$}", s.answer(s.page))
+	mux.HandleFunc("/api/v1/status", s.answer(s.api))
+	mux.HandleFunc("/healthz", s.answer(s.healthz))
+	mux.HandleFunc("/metrics", s.answer(s.metrics))
+	mux.HandleFunc("/", s.answer(s.missing))
 	compress, err := gzhttp.NewWrapper(gzhttp.EnableZstd(false)) // its buffers are larger than what it saves here
 	if err != nil {
 		panic("BUG: " + err.Error())
@@ -76,17 +79,40 @@ func (s *server) guard(next http.Handler) http.Handler {
 	})
 }
 
-func (s *server) page(w http.ResponseWriter, r *http.Request) {
+// reply is an answer that is complete.
+type reply struct {
+	code        int
+	contentType string
+	body        []byte
+}
+
+// answer makes one reply at a time, so that many readers cost no more memory than one, and none of the processor that
+// polling needs beyond one core. It sends outside the lock: a slow client keeps nobody waiting.
+func (s *server) answer(build func(*http.Request) reply) http.HandlerFunc {
+	alone := func(r *http.Request) reply {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return build(r)
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		a := alone(r)
+		w.Header().Set("Content-Type", a.contentType)
+		w.WriteHeader(a.code)
+		w.Write(a.body) // an error here is the client's: it has gone
+	}
+}
+
+func (s *server) page(r *http.Request) reply {
 	l, other := s.language(r)
 	p := l.page(s.source())
 	p.Other = other
 	p.Hold = r.URL.Query().Has("hold")
-	s.render(w, http.StatusOK, "page", p)
+	return s.render(http.StatusOK, "page", p)
 }
 
-func (s *server) missing(w http.ResponseWriter, r *http.Request) {
+func (s *server) missing(r *http.Request) reply {
 	l, _ := s.language(r)
-	s.render(w, http.StatusNotFound, "missing", page{language: l})
+	return s.render(http.StatusNotFound, "missing", page{language: l})
 }
 
 // language is the one a request asks for, and the one to offer instead.
@@ -96,16 +122,16 @@ func (s *server) language(r *http.Request) (chosen, other *language) {
 	return s.languages[i], s.languages[(i+1)%len(s.languages)]
 }
 
-func (s *server) render(w http.ResponseWriter, code int, name string, p page) {
+func (s *server) render(code int, name string, p page) reply {
 	p.CSS = template.CSS(style)
-	var b bytes.Buffer // whole before the first byte goes out: a client that waits must not hold a snapshot
+	var b bytes.Buffer
 	if err := s.templates.ExecuteTemplate(&b, name, p); err != nil {
 		panic("BUG: " + err.Error())
 	}
-	answer(w, code, "text/html; charset=utf-8", b.Bytes())
+	return reply{code, "text/html; charset=utf-8", b.Bytes()}
 }
 
-func (s *server) api(w http.ResponseWriter, _ *http.Request) {
+func (s *server) api(*http.Request) reply {
 	snapshot := s.source()
 	if snapshot.Devices == nil {
 		snapshot.Devices = []Device{} // [] and not null, for whoever loops over it
@@ -114,23 +140,17 @@ func (s *server) api(w http.ResponseWriter, _ *http.Request) {
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
-	answer(w, http.StatusOK, "application/json; charset=utf-8", append(b, '\n'))
+	return reply{http.StatusOK, "application/json; charset=utf-8", append(b, '\n')}
 }
 
-func (s *server) healthz(w http.ResponseWriter, _ *http.Request) {
+func (s *server) healthz(*http.Request) reply {
 	code, text := http.StatusOK, "ok"
 	if why := s.source().Journal.Error; why != "" {
 		code, text = http.StatusServiceUnavailable, strings.Join(strings.Fields(why), " ")
 	}
-	answer(w, code, "text/plain; charset=utf-8", []byte(text+"\n"))
+	return reply{code, "text/plain; charset=utf-8", []byte(text + "\n")}
 }
 
-func (s *server) metrics(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, "text/plain; version=0.0.4; charset=utf-8", metrics(s.source()))
-}
-
-func answer(w http.ResponseWriter, code int, contentType string, body []byte) {
-	w.Header().Set("Content-Type", contentType)
-	w.WriteHeader(code)
-	w.Write(body) // an error here is the client's: it has gone
+func (s *server) metrics(*http.Request) reply {
+	return reply{http.StatusOK, "text/plain; version=0.0.4; charset=utf-8", metrics(s.source())}
 }

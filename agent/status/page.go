@@ -96,7 +96,7 @@ func (l *language) groups(s Snapshot, devices []device) (groups []group) {
 
 func (l *language) uplink(s Snapshot) []fact {
 	u := s.Uplink
-	facts := []fact{{Title: l.Say("uplink.state"), Text: l.Say("uplink." + string(u.State))}}
+	facts := []fact{{Title: l.Say("uplink.state"), Text: l.Say("link." + string(u.State))}}
 	if u.State == LinkOff {
 		return facts
 	}
