@@ -18,11 +18,10 @@ import (
 
 // agent is the agent's process.
 type agent struct {
-	cmd     *exec.Cmd
-	began   time.Time
-	exited  chan struct{} // closed when the process is gone and its log was read
-	err     error         // how it ended, once exited
-	stopped bool
+	cmd    *exec.Cmd
+	began  time.Time
+	exited chan struct{} // closed when the process is gone and its log was read
+	err    error         // how it ended, once exited
 }
 
 // startAgent runs `hubagent run` with the written config: the same code path as on a gateway.

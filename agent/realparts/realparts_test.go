@@ -303,20 +303,20 @@ buses:
 	if !arrived.good("bin-1", "weight") {
 		t.Error("a dead line took the other bus with it")
 	}
-	rtu = rtuSlave()
+	rtuSlave()
 	waitFor(t, 60*time.Second, "the line is back", func() bool { return arrived.good("meter-11", "voltage_l1") })
 	tcp.kill()
 	waitFor(t, 30*time.Second, "the dead converter shows as missing", func() bool {
 		row, _ := arrived.last("bin-1")
 		return row.Quality["weight"].Why == "link"
 	})
-	tcp = tcpSlave()
+	tcpSlave()
 	waitFor(t, 60*time.Second, "the converter is back", func() bool { return arrived.good("bin-1", "weight") })
 
 	// The broker is gone for a while.
 	broker.kill()
 	time.Sleep(outage) // what is tested is this long an outage in real time
-	broker = mosquitto()
+	mosquitto()
 	back := time.Now().UnixMilli()
 	waitFor(t, 60*time.Second, "fresh readings arrive after the outage", func() bool {
 		row, ok := arrived.last("bin-1")

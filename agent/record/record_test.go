@@ -47,7 +47,6 @@ type rig struct {
 	t     *testing.T
 	store *buffer.Store
 	rec   *Recorder
-	stamp func() contract.Stamp
 	stop  context.CancelFunc
 	done  chan error
 }
