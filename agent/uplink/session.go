@@ -87,14 +87,14 @@ func (b *inbox) take() []byte {
 	return p
 }
 
-// session connects to one broker and forwards until the connection is lost, ctx ends, or the work is done after final
+// session connects to one broker while connecting lasts, and forwards until the connection is lost, ctx ends, or the work is done after final
 // was closed.
-func (u *Uplink) session(ctx context.Context, final <-chan struct{}, url string) error {
+func (u *Uplink) session(ctx, connecting context.Context, final <-chan struct{}, url string) error {
 	s := &session{
 		u: u, id: newSession(), live: map[int64]time.Time{}, event: map[int64]struct{}{},
 		inbox: inbox{full: make(chan struct{}, 1)},
 	}
-	if err := s.connect(ctx, url); err != nil {
+	if err := s.connect(connecting, url); err != nil {
 		return err
 	}
 	defer s.conn.Close()

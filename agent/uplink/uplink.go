@@ -125,10 +125,20 @@ const stableTime = time.Minute
 // fails.
 func (u *Uplink) Run(ctx context.Context, final <-chan struct{}) error {
 	defer u.saveAcked()
+	// A broker that takes the connection and then says nothing must not hold up the end.
+	connecting, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-final:
+			stop()
+		case <-connecting.Done():
+		}
+	}()
 	for attempt := 0; ; attempt++ {
 		broker := u.o.Config.Brokers[attempt%len(u.o.Config.Brokers)]
 		begin := time.Now()
-		err := u.session(ctx, final, broker)
+		err := u.session(ctx, connecting, final, broker)
 		if ctx.Err() != nil || closed(final) {
 			return u.o.Store.Err()
 		}

@@ -379,3 +379,32 @@ func TestFalseAcknowledgements(t *testing.T) {
 	}
 	eventually(t, "a true one counts", func() bool { return g.uplink.Stats().Acknowledged == 5 })
 }
+
+// A broker that accepts and then says nothing is given up at the end, and is an error in words before that.
+func TestSilentBroker(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			accepted <- c
+		}
+	}()
+	g := newGateway(t, "mqtt://"+l.Addr().String())
+	g.start()
+	conn := <-accepted
+	defer conn.Close()
+	begin := time.Now()
+	close(g.final)
+	if err := <-g.done; err != nil {
+		t.Fatal(err)
+	}
+	g.done <- nil
+	if d := time.Since(begin); d > 2*time.Second {
+		t.Errorf("took %v to end", d)
+	}
+}
