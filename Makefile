@@ -1,6 +1,6 @@
 # What a newcomer needs: make demo, make test.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-GOFLAGS_BUILD = -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
 

@@ -11,6 +11,7 @@ import (
 
 	"hubagent/agent/contract"
 	"hubagent/agent/keys"
+	"hubagent/agent/receiver"
 	"hubagent/agent/record"
 	"hubagent/buffer"
 	"hubagent/config"
@@ -49,7 +50,11 @@ type Row struct {
 
 type rowKey struct {
 	device string
-	at     int64
+	at     int64 // Unix milliseconds
+}
+
+func (k rowKey) String() string {
+	return k.device + " at " + time.UnixMilli(k.at).Format("15:04:05.000")
 }
 
 func openJournal(path string) (*buffer.Store, record.Epoch, error) {
@@ -74,78 +79,93 @@ func (d *demo) judge() (Summary, error) {
 	s := d.sum
 	s.State, s.Seconds, s.Answers = d.o.State, time.Since(d.began).Seconds(), d.site.Counts.Answers.Load()
 	s.Missing, s.Problems = []Row{}, []string{}
-	problem := func(format string, a ...any) { s.Problems = append(s.Problems, fmt.Sprintf(format, a...)) }
-
-	store, e, err := openJournal(d.config)
+	store, epoch, err := openJournal(d.config)
 	if err != nil {
 		return s, fmt.Errorf("cannot open the journal that the agent left: %w", err)
 	}
 	defer store.Close()
-	gateway, epoch := e.Gateway, e.Name
-	tree, stats := d.platform.receiver.Tree(gateway, epoch), d.platform.receiver.Stats()
-	s.Leaves, s.Stored = store.Size(), tree.Stored.Count()
+	if s.StopSeconds > stopTime.Seconds() && d.o.Runner == "" { // an emulator is slow
+		s.problem("the agent took %.1f s to stop", s.StopSeconds)
+	}
+	stats := d.platform.receiver.Stats()
 	s.Duplicates, s.Refused, s.Equivocations, s.Checkpoints = stats.Duplicates, stats.Refused, stats.Equivocations, stats.Checkpoints
+	if s.Refused+s.Equivocations+stats.WrongRoots > 0 {
+		s.problem("the receiver refused %d messages, got %d leaves with other bytes under a known number, and %d wrong checkpoints", s.Refused, s.Equivocations, stats.WrongRoots)
+	}
+	err = s.compare(store, epoch, d.platform.receiver, d.handed)
+	s.OK = err == nil && len(s.Missing) == 0 && len(s.Problems) == 0
+	return s, err
+}
 
+func (s *Summary) problem(format string, a ...any) {
+	s.Problems = append(s.Problems, fmt.Sprintf(format, a...))
+}
+
+// farEnd is what the receiver knows of a log.
+type farEnd interface {
+	Tree(gateway, epoch string) receiver.Tree
+	Hash(gateway, epoch string, seq int64) (tlog.Hash, bool)
+}
+
+// compare holds each leaf and row of the journal against the far end, and what was handed on against the journal.
+func (s *Summary) compare(store *buffer.Store, e record.Epoch, far farEnd, handed map[rowKey]int) error {
+	tree := far.Tree(e.Gateway, e.Name)
+	s.Leaves, s.Stored = store.Size(), tree.Stored.Count()
 	journaled := map[rowKey]int{}
 	for n := range s.Leaves {
 		leaf, err := store.Leaf(n)
 		if err != nil {
-			return s, err
+			return err
 		}
 		parsed, err := contract.ParseLeaf(leaf.Data)
 		if err != nil {
-			return s, fmt.Errorf("leaf %d: %w", n, err)
+			return fmt.Errorf("leaf %d: %w", n, err)
 		}
 		for _, row := range parsed.Rows {
 			journaled[rowKey{row.Device, row.At}]++
 			s.Rows++
 			s.Readings += len(row.Measured)
 		}
-		if hash, ok := d.platform.receiver.Hash(gateway, epoch, n); !ok {
-			problem("leaf %d did not arrive", n)
+		if hash, ok := far.Hash(e.Gateway, e.Name, n); !ok {
+			s.problem("leaf %d did not arrive", n)
 		} else if hash != tlog.RecordHash(leaf.Data) {
-			problem("leaf %d arrived with other bytes", n)
+			s.problem("leaf %d arrived with other bytes", n)
 		}
 	}
 	for key, times := range journaled {
 		if times != 1 {
-			problem("%s at %s is in the journal %d times", key.device, time.UnixMilli(key.at).Format(time.TimeOnly), times)
+			s.problem("%v is in the journal %d times", key, times)
 		}
-		if got := d.handed[key]; got != 1 {
+		if got := handed[key]; got != 1 {
 			s.Missing = append(s.Missing, Row{key.device, time.UnixMilli(key.at), got})
 		}
 	}
-	for key := range d.handed {
+	for key := range handed {
 		if journaled[key] == 0 {
-			problem("%s at %s was handed on and is not in the journal", key.device, time.UnixMilli(key.at).Format(time.TimeOnly))
+			s.problem("%v was handed on and is not in the journal", key)
 		}
 	}
 	slices.SortFunc(s.Missing, func(a, b Row) int {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.At.Compare(b.At))
 	})
 	if counts, err := record.ReadCounts(store); err != nil || counts.Rows != uint64(s.Rows) || counts.Readings != uint64(s.Readings) {
-		problem("the journal's counters say %d polls and %d readings, its leaves hold %d and %d (%v)", counts.Rows, counts.Readings, s.Rows, s.Readings, err)
+		s.problem("the journal's counters say %d polls and %d readings, its leaves hold %d and %d (%v)", counts.Rows, counts.Readings, s.Rows, s.Readings, err)
 	}
 	if waiting, err := store.Blocks(); err != nil || len(waiting) > 0 {
-		problem("%d blocks of readings did not become a leaf (%v)", len(waiting), err)
-	}
-	if root, err := store.Root(s.Leaves); err != nil {
-		problem("%v", err)
-	} else {
-		s.Root = root.String()
-		s.RootConfirmed = tree.Confirmed == s.Leaves && tree.Root == root
-		if !s.RootConfirmed {
-			problem("the receiver recomputed the root of %d leaves, the journal has %d", tree.Confirmed, s.Leaves)
-		}
+		s.problem("%d blocks of readings did not become a leaf (%v)", len(waiting), err)
 	}
 	if s.Rows == 0 {
-		problem("nothing was journaled")
+		s.problem("nothing was journaled")
 	}
-	if s.StopSeconds > stopTime.Seconds() && d.o.Runner == "" {
-		problem("the agent took %.1f s to stop", s.StopSeconds)
+	root, err := store.Root(s.Leaves)
+	if err != nil {
+		return err
 	}
-	s.OK = len(s.Missing) == 0 && len(s.Problems) == 0
-	return s, nil
+	s.Root = root.String()
+	if s.RootConfirmed = tree.Confirmed == s.Leaves && tree.Root == root; !s.RootConfirmed {
+		s.problem("the receiver recomputed the root of %d leaves, the journal has %d", tree.Confirmed, s.Leaves)
+	}
+	return nil
 }
 
 // Print writes the summary for people.

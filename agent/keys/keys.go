@@ -87,6 +87,13 @@ func loadKey(path, needs string, make func() (string, error)) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("cannot read key: %w", err)
 		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return "", fmt.Errorf("cannot read key: %w", err)
+		}
+		if mode := info.Mode().Perm(); mode&0o077 != 0 {
+			return "", fmt.Errorf("key %s is open to others (mode %04o): chmod 600 %s", path, mode, path)
+		}
 		return string(raw), nil
 	}
 	if _, err := os.Stat(needs); err == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,7 +43,8 @@ type Bus struct {
 type device struct {
 	config.Device
 	due   time.Time
-	probe time.Duration // from one probe to the next, in quarantine
+	probe time.Duration     // from one probe to the next, in quarantine
+	last  []drivers.Reading // what the last failed poll gave
 	state State
 }
 
@@ -76,7 +78,7 @@ func (b *Bus) Run(ctx context.Context) {
 	}()
 	begin := time.Now()
 	for i, d := range b.devices {
-		// The first polls follow each other closely, so that the page fills; then the phases spread by themselves.
+		// Phases are spread over the interval, so that devices with one interval do not queue up behind each other.
 		d.due = begin.Add(time.Duration(i) * d.Interval / time.Duration(len(b.devices)))
 	}
 	for len(b.devices) > 0 {
@@ -129,13 +131,9 @@ func (b *Bus) poll(ctx context.Context, d *device) bool {
 	return ctx.Err() == nil
 }
 
-// silent is the sample of a poll that was not sent: every point is missing for the reason of the last failure.
+// silent is the sample of a poll that was not sent: every point is missing for the reason it was at the last failure.
 func silent(d *device, now time.Time) drivers.Sample {
-	s := drivers.Sample{Device: d.Name, At: now}
-	for _, p := range d.Model.Points {
-		s.Readings = append(s.Readings, drivers.Reading{Point: p.Name, Unit: p.Unit, Quality: drivers.Missing, Why: "quarantine"})
-	}
-	return s
+	return drivers.Sample{Device: d.Name, At: now, Readings: slices.Clone(d.last)}
 }
 
 // note keeps account of a poll's outcome and logs when the device's state changes.
@@ -155,6 +153,7 @@ func (b *Bus) note(d *device, s drivers.Sample, err error) {
 	}
 	st.Failing++
 	st.Err = err.Error()
+	d.last = slices.Clone(s.Readings)
 	var failed *drivers.Error
 	why := "failure"
 	if errors.As(err, &failed) {
@@ -180,7 +179,8 @@ func (b *Bus) back(d *device) {
 	d.state.Failing, d.state.RetryAt, d.state.Err = 0, time.Time{}, ""
 }
 
-// answered says whether the device gave anything at all. A refusal is an answer.
+// answered says whether the device gave anything at all. One that only refuses is of no more use than a silent one, and
+// behind a converter exception 11 is how a silent one looks.
 func answered(s drivers.Sample) bool {
 	for _, r := range s.Readings {
 		if r.Quality != drivers.Missing || r.Why == "sentinel" || r.Why == "nan" {
