@@ -16,6 +16,7 @@ var mayImport = []struct {
 	{"drivers", []string{"config"}},
 	{"drivers/", []string{"config", "drivers"}},
 	{"agent/broker", nil},
+	{"agent/broker/embedded", nil},
 	{"agent/poll", []string{"config", "drivers"}},
 	{"agent/contract", []string{"drivers", "config"}},
 	{"agent/keys", []string{"agent/contract", "config"}},
@@ -23,7 +24,7 @@ var mayImport = []struct {
 	{"agent/uplink", []string{"agent/broker", "agent/contract", "buffer", "config"}},
 	{"agent/receiver", []string{"agent/broker", "agent/contract"}},
 	{"agent/status", []string{"config", "drivers"}},
-	{"agent/demo", []string{"agent/contract", "agent/keys", "agent/receiver", "agent/record", "buffer", "config", "drivers"}},
+	{"agent/demo", []string{"agent/broker/embedded", "agent/contract", "agent/keys", "agent/receiver", "agent/record", "buffer", "config", "drivers"}},
 	{"agent/realparts", nil}, // tests only
 	{"agent", []string{""}},  // package main: everything; nothing imports it, which Go sees to
 }

@@ -75,12 +75,13 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 		return s.failed
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.head = tx.head
 	if tx.grown {
 		close(s.grown)
 		s.grown = make(chan struct{})
 	}
+	s.mu.Unlock()
+	s.renewWitness(false)
 	return nil
 }
 

@@ -48,7 +48,7 @@ type DamageError struct {
 
 // Error says what is damaged, and where.
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("journal %s is damaged: %s", e.Dir, e.What)
+	return fmt.Sprintf("journal %s is damaged: %s; nothing was changed: move this folder away to begin a new epoch, and keep it", e.Dir, e.What)
 }
 
 // Options say where and how a store is kept.
@@ -65,11 +65,13 @@ type Store struct {
 	lock *os.File
 	db   *badger.DB
 
-	commit sync.Mutex // held by the one Commit under way
-	mu     sync.Mutex // guards what follows
-	head   head
-	failed error
-	grown  chan struct{} // closed and replaced when leaves are appended
+	commit      sync.Mutex // held by the one Commit under way; guards the next two
+	witnessed   int64      // leaves that the witness file names
+	witnessedAt time.Time
+	mu          sync.Mutex // guards what follows
+	head        head
+	failed      error
+	grown       chan struct{} // closed and replaced when leaves are appended
 
 	write func([]record) error // puts records into one synced transaction; tests inject faults here
 }
@@ -101,7 +103,10 @@ func Open(opts Options) (*Store, error) {
 	s := &Store{dir: opts.Dir, lock: lock, grown: make(chan struct{})}
 	s.write = s.writeBadger
 	if err := s.open(opts); err != nil {
-		s.Close()
+		if s.db != nil {
+			s.db.Close()
+		}
+		lock.Close()
 		return nil, err
 	}
 	return s, nil
@@ -180,6 +185,9 @@ func (s *Store) Close() error {
 	defer s.commit.Unlock()
 	var err error
 	if s.db != nil {
+		if s.Err() == nil {
+			s.renewWitness(true)
+		}
 		err = s.db.Close()
 	}
 	return errors.Join(err, s.lock.Close())
@@ -197,6 +205,9 @@ func (s *Store) recover() error {
 		if s.head, err = parseHead(raw); err != nil {
 			return damage("head record: %v", err)
 		}
+	}
+	if err := s.checkWitness(); err != nil {
+		return err
 	}
 	leaves, hashes, err := s.count()
 	if err != nil {

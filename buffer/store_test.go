@@ -381,6 +381,42 @@ func TestDamageIsFound(t *testing.T) {
 	})
 }
 
+// Badger opens without a word when its own files are gone. The witness tells.
+func TestVanishedFilesAreFound(t *testing.T) {
+	for _, pattern := range []string{"MANIFEST", "*.mem", "*"} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		appendLeaf(t, s, testLeaf(0)) // the first Commit is witnessed; later ones now and then
+		db := filepath.Join(dir, "badger")
+		if pattern == "*.mem" { // as after a crash: the log is not flushed yet
+			kept := t.TempDir()
+			if err := os.CopyFS(filepath.Join(kept, "j"), os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			dir, db = filepath.Join(kept, "j"), filepath.Join(kept, "j", "badger")
+		}
+		s.Close()
+		files, err := filepath.Glob(filepath.Join(db, pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no such file (%v)", pattern, err)
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var damage *DamageError
+		if s, err := Open(Options{Dir: dir}); !errors.As(err, &damage) {
+			t.Errorf("%s gone: %v", pattern, err)
+			if err == nil {
+				s.Close()
+			}
+		} else {
+			t.Log(err)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	s := open(t, t.TempDir())
 	appendLeaf(t, s, testLeaf(0))

@@ -247,8 +247,8 @@ func (d *demo) play(ctx, tasks context.Context) error {
 			return errors.New("a part of the simulated world stopped")
 		case <-ctx.Done():
 			d.say("demo", "stopping")
-			if d.platform.down() {
-				if err := d.platform.up(); err != nil {
+			if !d.platform.broker.IsUp() {
+				if err := d.platform.broker.Up(); err != nil {
 					return err
 				}
 			}
@@ -275,11 +275,11 @@ func (d *demo) script() (steps []step) {
 		add(d.o.OutageAt, func() error {
 			d.say("broker", "stopped: the way to the platform is cut for %v", d.o.Outage)
 			d.sum.OutageSeconds = d.o.Outage.Seconds()
-			return d.platform.cut()
+			return d.platform.broker.Cut()
 		})
 		add(d.o.OutageAt+d.o.Outage, func() error {
 			d.say("broker", "back")
-			return d.platform.up()
+			return d.platform.broker.Up()
 		})
 	}
 	if d.o.Kill {

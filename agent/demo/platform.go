@@ -2,31 +2,26 @@ package demo
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/hooks/auth"
-	"github.com/mochi-mqtt/server/v2/listeners"
 	"golang.org/x/mod/sumdb/note"
 
+	"hubagent/agent/broker/embedded"
 	"hubagent/agent/contract"
 	"hubagent/agent/receiver"
 )
 
 // platform is the far end: an embedded broker that can be cut off, and the reference receiver behind it.
 type platform struct {
-	address  string
-	server   atomic.Pointer[mqtt.Server] // nil while cut
+	broker   *embedded.Broker
 	receiver *receiver.Receiver
 }
 
 func startPlatform(d *demo, address string) (*platform, error) {
-	p := &platform{address: address}
+	p := &platform{broker: embedded.New(address)}
 	var err error
 	p.receiver, err = receiver.New(receiver.Options{
 		Broker:   "mqtt://" + address,
@@ -46,7 +41,7 @@ func startPlatform(d *demo, address string) (*platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p, p.up()
+	return p, p.broker.Up()
 }
 
 // hand counts what the receiver hands on.
@@ -58,32 +53,6 @@ func (d *demo) hand(l contract.Leaf, _ []byte) {
 	}
 }
 
-// up starts the broker.
-func (p *platform) up() error {
-	server := mqtt.New(&mqtt.Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err := server.AddHook(new(auth.AllowHook), nil); err != nil {
-		return err
-	}
-	if err := server.AddListener(listeners.NewTCP(listeners.Config{ID: "tcp", Address: p.address})); err != nil {
-		return err
-	}
-	if err := server.Serve(); err != nil {
-		return err
-	}
-	p.server.Store(server)
-	return nil
-}
-
-// cut takes the broker away with all its connections.
-func (p *platform) cut() error {
-	if server := p.server.Swap(nil); server != nil {
-		return server.Close()
-	}
-	return nil
-}
-
-func (p *platform) down() bool { return p.server.Load() == nil }
-
 func (p *platform) close() error {
-	return errors.Join(p.cut(), p.receiver.Close())
+	return errors.Join(p.broker.Cut(), p.receiver.Close())
 }

@@ -42,9 +42,12 @@ func (s *session) pumpLive() error {
 		if s.u.isAcked(n) {
 			continue
 		}
-		leaf, err := s.u.o.Store.Leaf(n)
+		leaf, ok, err := s.u.leaf(n)
 		if err != nil {
-			return fmt.Errorf("cannot send: %w", err)
+			return err
+		}
+		if !ok {
+			continue
 		}
 		event := leaf.Class == buffer.Class(contract.KindEvent.Class())
 		switch {
@@ -69,11 +72,11 @@ func (s *session) pumpFill() error {
 		var m fillMessage
 		var payload bytes.Buffer
 		for n := s.u.nextUnacked(s.fillNext); n < s.liveNext && len(m.leaves) < contract.MaxFillLeaves; n = s.u.nextUnacked(n + 1) {
-			if _, sent := s.live[n]; !sent {
-				leaf, err := s.u.o.Store.Leaf(n)
-				if err != nil {
-					return fmt.Errorf("cannot send: %w", err)
-				}
+			leaf, ok, err := s.u.leaf(n)
+			if err != nil {
+				return err
+			}
+			if _, sent := s.live[n]; ok && !sent {
 				if len(m.leaves) > 0 && payload.Len()+len(leaf.Data) > fillBytes {
 					break
 				}

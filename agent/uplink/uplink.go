@@ -58,6 +58,7 @@ type Uplink struct {
 	sent  contract.SeqSet // leaves published since start; owned by Run
 	saved time.Time       // when acked was last written to the store; owned by Run
 	dirty bool            // acked has changed since; owned by Run
+	holes contract.SeqSet // leaves that the journal holds damaged; owned by Run
 
 	mu    sync.Mutex
 	acked contract.SeqSet
@@ -246,6 +247,24 @@ func (u *Uplink) nextUnacked(n int64) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.acked.NextMissing(n)
+}
+
+// leaf reads a leaf to send. One that is damaged on disk cannot be sent and must not keep back the others: it is said
+// once, and stays waiting. ok is false for it.
+func (u *Uplink) leaf(n int64) (leaf buffer.Leaf, ok bool, err error) {
+	leaf, err = u.o.Store.Leaf(n)
+	var damage *buffer.DamageError
+	if errors.As(err, &damage) {
+		if !u.holes.Contains(n) {
+			u.holes.Add(n, n)
+			u.o.Log.Error("leaf cannot be sent", "seq", n, "err", err)
+		}
+		return leaf, false, nil
+	}
+	if err != nil {
+		return leaf, false, fmt.Errorf("cannot send: %w", err)
+	}
+	return leaf, true, nil
 }
 
 // count notes that a leaf was published.

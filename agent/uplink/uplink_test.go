@@ -4,21 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
 	"testing"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/hooks/auth"
-	"github.com/mochi-mqtt/server/v2/listeners"
-	"github.com/mochi-mqtt/server/v2/packets"
 	"go.uber.org/goleak"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"hubagent/agent/broker/embedded"
 	"hubagent/agent/contract"
 	"hubagent/agent/receiver"
 	"hubagent/agent/uplink"
@@ -32,14 +28,14 @@ const (
 	origin  = "hub.example"
 )
 
-// broker is an MQTT broker that can be taken away and that remembers what was published.
+// broker is an embedded broker that remembers what was published.
 type broker struct {
+	*embedded.Broker
 	t       *testing.T
 	address string
-	server  *mqtt.Server
 
-	mu   sync.Mutex
-	seen []packets.Packet
+	mu     sync.Mutex
+	topics []string
 }
 
 func startBroker(t *testing.T) *broker {
@@ -49,42 +45,27 @@ func startBroker(t *testing.T) *broker {
 	}
 	b := &broker{t: t, address: l.Addr().String()}
 	l.Close()
+	b.Broker = embedded.New(b.address)
+	b.Published = func(topic string, _ []byte) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.topics = append(b.topics, topic)
+	}
 	b.up()
 	t.Cleanup(b.down)
 	return b
 }
 
-type recorderHook struct {
-	mqtt.HookBase
-	b *broker
-}
-
-func (h *recorderHook) Provides(b byte) bool { return b == mqtt.OnPublished }
-func (h *recorderHook) OnPublished(_ *mqtt.Client, pk packets.Packet) {
-	h.b.mu.Lock()
-	defer h.b.mu.Unlock()
-	h.b.seen = append(h.b.seen, pk)
-}
-
 func (b *broker) up() {
 	b.t.Helper()
-	b.server = mqtt.New(&mqtt.Options{InlineClient: true, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	for _, err := range []error{
-		b.server.AddHook(new(auth.AllowHook), nil),
-		b.server.AddHook(&recorderHook{b: b}, nil),
-		b.server.AddListener(listeners.NewTCP(listeners.Config{ID: "t", Address: b.address})),
-		b.server.Serve(),
-	} {
-		if err != nil {
-			b.t.Fatal(err)
-		}
+	if err := b.Up(); err != nil {
+		b.t.Fatal(err)
 	}
 }
 
 func (b *broker) down() {
-	if b.server != nil {
-		b.server.Close()
-		b.server = nil
+	if err := b.Cut(); err != nil {
+		b.t.Error(err)
 	}
 }
 
@@ -92,8 +73,8 @@ func (b *broker) down() {
 func (b *broker) published(lane contract.Lane) (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, pk := range b.seen {
-		if _, l, _, err := contract.ParseUpTopic(pk.TopicName); err == nil && l == lane {
+	for _, topic := range b.topics {
+		if _, l, _, err := contract.ParseUpTopic(topic); err == nil && l == lane {
 			n++
 		}
 	}
@@ -361,7 +342,7 @@ func TestFalseAcknowledgements(t *testing.T) {
 		`{"epoch":"e1","ckpt":6}`, `[]`, ``, `{"epoch":"e1","next":-1}`,
 	}
 	for i, payload := range false_ {
-		if err := b.server.Publish(contract.AckTopic(gateway), []byte(payload), false, 1); err != nil {
+		if err := b.Publish(contract.AckTopic(gateway), []byte(payload)); err != nil {
 			t.Fatal(err)
 		}
 		// One at a time: the inbox keeps only the newest.
@@ -374,7 +355,7 @@ func TestFalseAcknowledgements(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.server.Publish(contract.AckTopic(gateway), good, false, 1); err != nil {
+	if err := b.Publish(contract.AckTopic(gateway), good); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a true one counts", func() bool { return g.uplink.Stats().Acknowledged == 5 })
