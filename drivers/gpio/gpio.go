@@ -27,12 +27,15 @@ type lines interface {
 // bus reads one contact a device.
 type bus struct {
 	lines lines
+	rest  map[int]bool // the level at which a line last came to rest
 }
 
 var _ drivers.Bus = (*bus)(nil)
 
 // OpenSim makes a bus whose lines are files: line17 in the bus's folder holds 0 or 1.
-func OpenSim(b config.Bus, _ *slog.Logger) (drivers.Bus, error) { return &bus{files(b.Dir)}, nil }
+func OpenSim(b config.Bus, _ *slog.Logger) (drivers.Bus, error) { return newBus(files(b.Dir)), nil }
+
+func newBus(l lines) *bus { return &bus{lines: l, rest: map[int]bool{}} }
 
 // Close releases the lines.
 func (b *bus) Close() error { return b.lines.close() }
@@ -40,8 +43,9 @@ func (b *bus) Close() error { return b.lines.close() }
 // settle is the time between two looks at a contact that may bounce.
 const settle = 5 * time.Millisecond
 
-// Read implements drivers.Bus. A level counts when it held for the point's debounce time; a contact that still moves
-// after ten times that is Missing, because it has no state.
+// Read implements drivers.Bus. A change of level counts when the new one held for the point's debounce time: only then
+// does Read take that long, so a contact at rest costs its neighbours nothing. One that still moves after ten times that
+// is Missing, because it has no state.
 func (b *bus) Read(ctx context.Context, d config.Device) (drivers.Sample, error) {
 	s := drivers.Sample{Device: d.Name}
 	var first error
@@ -49,14 +53,11 @@ func (b *bus) Read(ctx context.Context, d config.Device) (drivers.Sample, error)
 		r := drivers.Reading{Point: p.Name, Unit: p.Unit, Quality: drivers.Good}
 		high, err := b.stable(ctx, d.Line, p.Debounce)
 		if err != nil {
-			if ctx.Err() != nil {
-				err = ctx.Err()
-			}
 			failed := &drivers.Error{Failure: drivers.Link, Device: d.Name, At: "line " + strconv.Itoa(d.Line), Detail: err.Error()}
-			r.Quality, r.Why = drivers.Missing, failed.Why()
-			if errors.Is(err, errChatter) {
-				r.Why = "chatter"
+			if errors.Is(err, errChatter) || ctx.Err() != nil {
+				failed.Failure = drivers.Timeout
 			}
+			r.Quality, r.Why = drivers.Missing, failed.Why()
 			if first == nil {
 				first = failed
 			}
@@ -74,20 +75,14 @@ func (b *bus) Read(ctx context.Context, d config.Device) (drivers.Sample, error)
 
 var errChatter = errors.New("the contact does not come to rest")
 
-// stable looks at a line until its level has held for debounce.
+// stable looks at a line until it is at the level of its last rest, or its level has held for debounce.
 func (b *bus) stable(ctx context.Context, offset int, debounce time.Duration) (bool, error) {
-	high, err := b.lines.level(offset)
-	if err != nil || debounce == 0 {
-		return high, err
-	}
+	rest, known := b.rest[offset]
+	delete(b.rest, offset)
 	begin := time.Now()
-	for since := begin; time.Since(since) < debounce; {
-		if time.Since(begin) > 10*debounce {
-			return false, errChatter
-		}
-		select {
-		case <-time.After(min(settle, debounce)):
-		case <-ctx.Done():
+	var high bool
+	for since := begin; ; {
+		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
 		now, err := b.lines.level(offset)
@@ -97,8 +92,18 @@ func (b *bus) stable(ctx context.Context, offset int, debounce time.Duration) (b
 		if now != high {
 			high, since = now, time.Now()
 		}
+		switch {
+		case known && high == rest, time.Since(since) >= debounce:
+			b.rest[offset] = high
+			return high, nil
+		case time.Since(begin) > 10*debounce:
+			return false, errChatter
+		}
+		select {
+		case <-time.After(min(settle, debounce)):
+		case <-ctx.Done():
+		}
 	}
-	return high, nil
 }
 
 // files is a folder of line files.

@@ -35,6 +35,21 @@ type line interface {
 	Close() error
 }
 
+// interrupt ends what waits for the connection when ctx ends. stop is called when nothing waits any more; it sees to it
+// that the next request does not meet a deadline set late.
+func interrupt(ctx context.Context, conn interface{ SetDeadline(time.Time) error }) (stop func()) {
+	done := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		conn.SetDeadline(time.Unix(1, 0))
+		close(done)
+	})
+	return func() {
+		if !cancel() {
+			<-done
+		}
+	}
+}
+
 // Bus is a line with goburrow's client on it.
 type Bus struct {
 	config config.Bus
@@ -47,19 +62,19 @@ type Bus struct {
 var _ drivers.Bus = (*Bus)(nil)
 
 // OpenRTU makes a bus of a serial port. The port is opened at the first Read, and again after it was lost.
-func OpenRTU(b config.Bus, log *slog.Logger) (drivers.Bus, error) {
+func OpenRTU(b config.Bus, _ *slog.Logger) (drivers.Bus, error) {
 	if _, err := speed(b.Baud); err != nil {
 		return nil, err
 	}
 	packager := modbus.NewRTUClientHandler("")
-	return newBus(b, packager, newRTULine(b, log), func(unit byte) { packager.SlaveId = unit }), nil
+	return newBus(b, packager, newRTULine(b), func(unit byte) { packager.SlaveId = unit }), nil
 }
 
 // OpenTCP makes a bus of a Modbus TCP server or converter. It is connected to at the first Read, and again after the
 // connection was lost.
-func OpenTCP(b config.Bus, log *slog.Logger) (drivers.Bus, error) {
+func OpenTCP(b config.Bus, _ *slog.Logger) (drivers.Bus, error) {
 	packager := modbus.NewTCPClientHandler("")
-	return newBus(b, packager, newTCPLine(b, log), func(unit byte) { packager.SlaveId = unit }), nil
+	return newBus(b, packager, newTCPLine(b), func(unit byte) { packager.SlaveId = unit }), nil
 }
 
 func newBus(b config.Bus, packager modbus.Packager, l line, unit func(byte)) *Bus {
@@ -147,6 +162,8 @@ func (b *Bus) send(r request) ([]byte, *drivers.Error) {
 		failed = &drivers.Error{Failure: drivers.Frame, Detail: fmt.Sprintf("answer has %d bytes of data, not %d", len(data), want)}
 	case errors.As(err, &refused):
 		failed = &drivers.Error{Failure: drivers.Exception, Code: refused.ExceptionCode}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		failed = &drivers.Error{Failure: drivers.Timeout, Detail: err.Error()}
 	case !errors.As(err, &failed):
 		failed = &drivers.Error{Failure: drivers.Frame, Detail: err.Error()}
 	}

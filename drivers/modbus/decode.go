@@ -90,6 +90,9 @@ func value(t config.Type, scale config.Scale, bits uint64) drivers.Value {
 // scaled multiplies by a decimal scale with one rounding for the power of ten: dividing by 100 gives the float64
 // nearest to the decimal, multiplying by 0.01 does not.
 func scaled(f float64, s config.Scale) float64 {
+	if f == 0 {
+		return 0 // a negative scale would make -0 of it
+	}
 	f *= float64(s.Mantissa)
 	if s.Exponent < 0 {
 		return f / math.Pow10(-s.Exponent)

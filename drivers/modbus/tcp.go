@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -17,8 +16,7 @@ import (
 
 // tcpLine sends Modbus TCP requests on one connection, one at a time.
 type tcpLine struct {
-	address string
-	log     *slog.Logger
+	dial func(context.Context) (net.Conn, error)
 
 	conn    net.Conn // nil while not connected
 	failed  error    // why the last attempt to connect failed
@@ -34,8 +32,9 @@ const (
 	dialPause = time.Second
 )
 
-func newTCPLine(b config.Bus, log *slog.Logger) *tcpLine {
-	return &tcpLine{address: b.Address, log: log}
+func newTCPLine(b config.Bus) *tcpLine {
+	dialer := net.Dialer{Timeout: dialTime}
+	return &tcpLine{dial: func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", b.Address) }}
 }
 
 func (l *tcpLine) begin(ctx context.Context, timeout time.Duration, _ config.ModbusLimits) {
@@ -54,19 +53,33 @@ func (l *tcpLine) Close() error {
 
 // Send implements goburrow's Transporter. The answer has the request's transaction id, unit and function. After any
 // failure but a refusal the connection is closed: what may still come on it belongs to nobody.
+//
+// Converters close connections that have rested for a while, and say so only to the next request. So a connection that
+// is found lost is made anew, once, and the request sent again.
 func (l *tcpLine) Send(adu []byte) ([]byte, error) {
-	if err := l.connect(); err != nil {
-		return nil, &drivers.Error{Failure: drivers.Link, Detail: err.Error()}
+	used := l.conn != nil
+	answer, err := l.try(adu)
+	var failed *drivers.Error
+	if used && errors.As(err, &failed) && failed.Failure == drivers.Link {
+		answer, err = l.try(adu)
 	}
-	conn := l.conn
-	conn.SetDeadline(time.Now().Add(l.timeout))
-	stop := context.AfterFunc(l.ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	answer, err := l.exchange(adu)
+	return answer, err
+}
+
+// try does one exchange. The error is a *drivers.Error or ctx's.
+func (l *tcpLine) try(adu []byte) ([]byte, error) {
+	err := l.connect()
 	if err == nil {
-		return answer, nil
+		l.conn.SetDeadline(time.Now().Add(l.timeout))
+		stop := interrupt(l.ctx, l.conn)
+		var answer []byte
+		answer, err = l.exchange(adu)
+		stop()
+		if err == nil {
+			return answer, nil
+		}
+		l.Close()
 	}
-	l.Close()
 	var failed *drivers.Error
 	switch {
 	case l.ctx.Err() != nil:
@@ -83,13 +96,16 @@ func (l *tcpLine) connect() error {
 	if l.conn != nil {
 		return nil
 	}
-	if now := time.Now(); now.Before(l.nextTry) {
+	if time.Now().Before(l.nextTry) {
 		return l.failed
 	}
-	dialer := net.Dialer{Timeout: dialTime}
-	conn, err := dialer.DialContext(l.ctx, "tcp", l.address)
+	conn, err := l.dial(l.ctx)
 	if err != nil {
-		l.failed, l.nextTry = err, time.Now().Add(dialPause)
+		// A copy: the dialer's own time-out must not pass for that of an answer.
+		err = &drivers.Error{Failure: drivers.Link, Detail: err.Error()}
+		if l.ctx.Err() == nil {
+			l.failed, l.nextTry = err, time.Now().Add(dialPause)
+		}
 		return err
 	}
 	l.conn = conn
