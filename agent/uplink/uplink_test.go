@@ -175,9 +175,13 @@ type platformSide struct {
 	handed map[int64]int
 }
 
-func startPlatform(t *testing.T, b *broker, dir, public string) *platformSide {
+// startPlatform starts a receiver that adds to what was handed on before; nil for nothing.
+func startPlatform(t *testing.T, b *broker, dir, public string, handed map[int64]int) *platformSide {
 	t.Helper()
-	p := &platformSide{t: t, handed: map[int64]int{}, done: make(chan error, 1)}
+	if handed == nil {
+		handed = map[int64]int{}
+	}
+	p := &platformSide{t: t, handed: handed, done: make(chan error, 1)}
 	var err error
 	p.Receiver, err = receiver.New(receiver.Options{
 		Broker: "mqtt://" + b.address, ClientID: "receiver", Dir: dir, Credit: 4, Log: discard(),
@@ -267,7 +271,7 @@ func TestNothingLostNothingTwice(t *testing.T) {
 	archive := t.TempDir()
 	g := newGateway(t, "mqtt://"+b.address)
 	g.start()
-	p := startPlatform(t, b, archive, g.public)
+	p := startPlatform(t, b, archive, g.public, nil)
 	g.append(contract.KindGenesis, 1)
 	g.append(contract.KindData, 50)
 	eventually(t, "first leaves arrive", func() bool { return p.Tree(gateway, epoch).Stored.Next == 51 })
@@ -284,9 +288,7 @@ func TestNothingLostNothingTwice(t *testing.T) {
 	// The platform crashes and comes back with its archive. The gateway's events go out at once.
 	p.close()
 	g.append(contract.KindData, 12)
-	handed := p.handed
-	p = startPlatform(t, b, archive, g.public)
-	p.handed = handed
+	p = startPlatform(t, b, archive, g.public, p.handed)
 	g.append(contract.KindEvent, 1)
 	eventually(t, "all arrive after the platform's crash", func() bool { return p.Tree(gateway, epoch).Stored.Next == 146 })
 
@@ -326,7 +328,7 @@ func TestPubackMovesNothing(t *testing.T) {
 	if s := g.uplink.Stats(); s.Acknowledged != 0 {
 		t.Fatalf("after a restart %d count as acknowledged", s.Acknowledged)
 	}
-	p := startPlatform(t, b, t.TempDir(), g.public)
+	p := startPlatform(t, b, t.TempDir(), g.public, nil)
 	verify(t, g, p)
 }
 
