@@ -45,7 +45,8 @@ type Sample struct {
 type Bus interface {
 	// Read polls every point of the device once and returns a full sample whatever happens. The error is the first
 	// failure, an *Error unless ctx ended; readings that came in before it are kept. Read returns within the
-	// device's time-out for each request it has to send, or when ctx ends.
+	// device's time-out for each request it has to send, or when ctx ends. On a serial line a device that missed its
+	// time-out is waited for as long again before it is asked next, so that its late answer is taken for no other.
 	Read(ctx context.Context, device config.Device) (Sample, error)
 	// Close releases the port or connection. Read must not be called afterwards.
 	Close() error
