@@ -41,16 +41,6 @@ func (s *SeqSet) Add(first, last int64) {
 	}
 }
 
-// Merge adds every number of other.
-func (s *SeqSet) Merge(other SeqSet) {
-	if other.Next > 0 {
-		s.Add(0, other.Next-1)
-	}
-	for _, r := range other.Have {
-		s.Add(r[0], r[1])
-	}
-}
-
 // NextMissing returns the smallest number that is at least n and not in the set.
 func (s *SeqSet) NextMissing(n int64) int64 {
 	n = max(n, s.Next)

@@ -131,7 +131,9 @@ func (s *session) hear(payload []byte) {
 		s.u.o.Log.Warn("acknowledgement refused", "err", err)
 		return
 	}
-	s.u.accept(a, !s.answered)
+	if s.u.accept(a, !s.answered) {
+		s.fillNext = 0
+	}
 	if !s.answered || a.Checkpoint < s.confirmed { // the platform has just come, or come back without its memory
 		s.signNow, s.checkpoint = true, 0
 	}

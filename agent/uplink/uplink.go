@@ -195,24 +195,24 @@ func (u *Uplink) online(broker string) {
 	u.o.Log.Info("uplink connected", "broker", broker, "waiting", u.o.Store.Size()-u.acked.Count())
 }
 
-// accept takes in an acknowledgement. The first one of a connection is believed whole, so that a platform that lost
-// leaves gets them again; nothing at the gateway is deleted on its word alone.
-func (u *Uplink) accept(a contract.Ack, first bool) {
+// accept takes in an acknowledgement, which says everything the platform has. back is true when it has less than before:
+// it lost leaves, and they are to be sent again. Nothing at the gateway was deleted on its word alone.
+func (u *Uplink) accept(a contract.Ack, first bool) (back bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	before := u.acked.Count()
-	if first {
-		u.acked = a.SeqSet.Clone()
-		u.stats.Answered, u.stats.Since = true, time.Now()
-	} else {
-		u.acked.Merge(a.SeqSet)
-	}
+	u.acked = a.SeqSet.Clone()
 	u.dirty = u.dirty || u.acked.Count() != before
+	if first {
+		u.stats.Answered, u.stats.Since = true, time.Now()
+	}
 	u.stats.LastAck = time.Now()
 	u.stats.Checkpoint = a.Checkpoint
-	if waiting := u.o.Store.Size() - u.acked.Count(); waiting == 0 && before != u.acked.Count() && first {
-		u.o.Log.Info("platform has everything", "leaves", u.acked.Count())
+	back = u.acked.Count() < before
+	if back {
+		u.o.Log.Warn("platform has fewer leaves than it acknowledged before; they are sent again", "had", before, "has", u.acked.Count())
 	}
+	return back
 }
 
 // saveAcked writes what is acknowledged to the store. It may fail without harm: leaves acknowledged since the last

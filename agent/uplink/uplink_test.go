@@ -119,7 +119,7 @@ func (g *gatewaySide) start() {
 	}
 	g.uplink, err = uplink.New(uplink.Options{
 		Config: config.Uplink{
-			Brokers: []string{g.url}, Origin: origin, CheckpointInterval: time.Minute,
+			Brokers: []string{g.url}, Origin: origin, CheckpointInterval: 200 * time.Millisecond,
 			KeepAlive: 5 * time.Second, ReconnectMax: 100 * time.Millisecond,
 		},
 		Gateway: gateway, Epoch: epoch, Meta: "m", Store: g.store, Signer: g.signer,
@@ -302,6 +302,23 @@ func TestNothingLostNothingTwice(t *testing.T) {
 	verify(t, g, p)
 	if b.published(contract.LaneEvent) == 0 || b.published(contract.LaneFill) == 0 || b.published(contract.LaneLive) == 0 {
 		t.Errorf("lanes: %d events, %d fill, %d live", b.published(contract.LaneEvent), b.published(contract.LaneFill), b.published(contract.LaneLive))
+	}
+}
+
+// A platform that comes back without its archive gets everything again, on the connection that stands.
+func TestPlatformLosesItsArchive(t *testing.T) {
+	b := startBroker(t)
+	g := newGateway(t, "mqtt://"+b.address)
+	g.start()
+	p := startPlatform(t, b, t.TempDir(), g.public, nil)
+	g.append(contract.KindData, 40)
+	verify(t, g, p)
+	p.close()
+	p = startPlatform(t, b, t.TempDir(), g.public, nil)
+	g.append(contract.KindData, 1)
+	verify(t, g, p)
+	if s := g.uplink.Stats(); s.Connects != 1 || s.Republished < 40 {
+		t.Errorf("stats %+v", s)
 	}
 }
 
