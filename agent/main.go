@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -62,7 +63,12 @@ reading before anyone sees it, and forwards it to the central platform over MQTT
 
 Try it without any device:   hubagent demo
 Start a gateway:             hubagent init && hubagent check && hubagent run`,
-		Version:       version,
+		Version: version,
+		Args:    knownCommand,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
+
+		SuggestionsMinimumDistance: 2,
+
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -71,6 +77,18 @@ Start a gateway:             hubagent init && hubagent check && hubagent run`,
 	})
 	root.AddCommand(newInitCommand(), newCheckCommand(), newRunCommand(), newReceiveCommand(), newDemoCommand())
 	return root
+}
+
+// knownCommand says what was meant by a command that there is not.
+func knownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	mend := "see: hubagent --help"
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		mend = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageError{fmt.Errorf("there is no command %q; %s", args[0], mend)}
 }
 
 // noArguments is cobra.NoArgs with exit code 2.
