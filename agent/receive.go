@@ -30,6 +30,9 @@ stored leaf is printed on standard output as it came, one JSON object a line.
 Register a gateway by putting its state/keys/log.pub into --keys as GATEWAY.pub.`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if !strings.HasPrefix(o.Broker, "mqtt://") && !strings.HasPrefix(o.Broker, "mqtts://") {
+				return usageError{fmt.Errorf("--broker %s is not an address like mqtt://127.0.0.1:1883", o.Broker)}
+			}
 			o.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
 			o.Key = keysIn(keyDir)
 			o.Handle = func(_ contract.Leaf, raw []byte) {

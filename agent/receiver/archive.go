@@ -77,6 +77,9 @@ func (l *leafLog) replay() error {
 // openArchive reads every log under dir.
 func openArchive(dir string) (map[logName]*leafLog, error) {
 	logs := map[logName]*leafLog{}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make archive folder: %w", err)
+	}
 	files, err := filepath.Glob(filepath.Join(dir, "*", "*.ndjson"))
 	if err != nil {
 		return nil, err
