@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	periph "periph.io/x/conn/v3/gpio"
 
 	"hubagent/config"
 	"hubagent/drivers"
@@ -121,6 +122,46 @@ func TestChipThatIsNotThere(t *testing.T) {
 	}
 	if err := bus.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// pulled is a line of a chip that is pulled out before its after-th In; like periph's, its Read then says low.
+type pulled struct{ ins, after, closed int }
+
+func (p *pulled) In(periph.Pull, periph.Edge) error {
+	if p.ins++; p.ins >= p.after {
+		return unix.ENODEV
+	}
+	return nil
+}
+
+func (p *pulled) Read() periph.Level { return periph.Level(p.ins < p.after) }
+func (p *pulled) Close()             { p.closed++ }
+
+// The level of a chip that is gone is not low: it is missing, even when the chip goes in the middle of a poll.
+func TestChipThatIsPulledOut(t *testing.T) {
+	for _, after := range []int{3, 4} { // before the second poll's Read, and during it
+		line := &pulled{after: after}
+		bus, d := newBus(&chip{label: "expander", claimed: map[int]pin{17: line}}), contact(17, 0)
+		if s, err := bus.Read(t.Context(), d); err != nil || s.Readings[0].Value != drivers.Bool(true) {
+			t.Errorf("while it is there: %+v, %v", s.Readings, err)
+		}
+		for range 2 {
+			s, err := bus.Read(t.Context(), d)
+			drivertest.CheckSample(t, d, s)
+			const want = "cannot read line 17 of lift: link: cannot use line 17 of chip expander: no such device; if the chip was away, restart the agent"
+			if err == nil || err.Error() != want || s.Readings[0].Why != "link" {
+				t.Errorf("pulled out at In %d: %+v, %v; want %s", after, s.Readings, err, want)
+			}
+		}
+		for range 2 {
+			if err := bus.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if line.closed != 1 {
+			t.Errorf("line closed %d times", line.closed)
+		}
 	}
 }
 
