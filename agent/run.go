@@ -159,7 +159,7 @@ func (a *agent) pollers() ([]*poll.Bus, error) {
 	a.last = map[string]map[string]lastReading{}
 	open := openers()
 	for _, bus := range a.cfg.Buses {
-		driver, err := open[bus.Kind](bus, a.log)
+		driver, err := open[bus.Kind](bus, drivers.With{Log: a.log})
 		if err != nil {
 			return nil, fmt.Errorf("bus %s: %w", bus.Name, err)
 		}

@@ -55,10 +55,11 @@ type BusKind string
 
 // The kinds of bus.
 const (
-	ModbusTCP BusKind = "modbus-tcp" // Modbus TCP server or serial-to-Ethernet converter at Address
-	ModbusRTU BusKind = "modbus-rtu" // RS-485 line at Port
-	GPIO      BusKind = "gpio"       // lines of the GPIO chip labelled Chip
-	GPIOSim   BusKind = "gpio-sim"   // the same with one file a line in folder Dir: "0" or "1"; for demo, tests, training
+	ModbusTCP    BusKind = "modbus-tcp"     // Modbus TCP server or serial-to-Ethernet converter at Address
+	ModbusRTU    BusKind = "modbus-rtu"     // RS-485 line at Port
+	ModbusRTUTCP BusKind = "modbus-rtu-tcp" // RTU frames over a TCP connection: serial-to-Ethernet converter in transparent mode at Address
+	GPIO         BusKind = "gpio"           // lines of the GPIO chip labelled Chip
+	GPIOSim      BusKind = "gpio-sim"       // the same with one file a line in folder Dir: "0" or "1"; for demo, tests, training
 )
 
 // Parity is a serial line's parity: none, even or odd.
@@ -71,29 +72,44 @@ const (
 	ParityOdd  Parity = "odd"
 )
 
+// RS485 says who switches a two-wire transceiver to sending and back.
+type RS485 string
+
+// The ways of switching.
+const (
+	RS485Adapter RS485 = "adapter"  // the adapter or UART does it by itself: nearly all of them
+	RS485RTSHigh RS485 = "rts-high" // the kernel does, by the RTS line, high while sending
+	RS485RTSLow  RS485 = "rts-low"  // the same, low while sending
+)
+
 // Bus is one line with its devices, polled one at a time.
 type Bus struct {
-	Name     string        `yaml:"name"`
-	Kind     BusKind       `yaml:"kind"`
-	Address  string        `yaml:"address"`   // modbus-tcp: host:port, port 502 when left out
-	Port     string        `yaml:"port"`      // modbus-rtu: device file, best a stable name under /dev/serial/by-id
-	Baud     int           `yaml:"baud"`      // modbus-rtu: bits a second; default 9600
-	Parity   Parity        `yaml:"parity"`    // modbus-rtu; default none
-	StopBits int           `yaml:"stop_bits"` // modbus-rtu: 1 or 2; default 1
-	Chip     string        `yaml:"chip"`      // gpio: the chip's label as gpioinfo prints it
-	Dir      string        `yaml:"dir"`       // gpio-sim: folder of the line files
-	Timeout  time.Duration `yaml:"timeout"`   // longest wait for an answer, at least 10 ms; 0, the default: as long as each device's profile says
-	Devices  []Device      `yaml:"devices"`
+	Name      string        `yaml:"name"`
+	Kind      BusKind       `yaml:"kind"`
+	Address   string        `yaml:"address"`    // modbus-tcp, modbus-rtu-tcp: host:port, port 502 when left out
+	Port      string        `yaml:"port"`       // modbus-rtu: device file, best a stable name under /dev/serial/by-id
+	Baud      int           `yaml:"baud"`       // modbus-rtu: bits a second; default 9600. Behind a converter: what its line is set to, for the bus-time budget; 0 there: not known
+	Parity    Parity        `yaml:"parity"`     // modbus-rtu; default none
+	StopBits  int           `yaml:"stop_bits"`  // modbus-rtu: 1 or 2; default 1
+	RS485     RS485         `yaml:"rs485"`      // modbus-rtu: who switches the transceiver; default adapter
+	RTSBefore time.Duration `yaml:"rts_before"` // rs485 by the kernel: from switching to the first bit
+	RTSAfter  time.Duration `yaml:"rts_after"`  // rs485 by the kernel: from the last bit to switching back
+	Chip      string        `yaml:"chip"`       // gpio: the chip's label as gpioinfo prints it
+	Dir       string        `yaml:"dir"`        // gpio-sim: folder of the line files
+	Timeout   time.Duration `yaml:"timeout"`    // longest wait for an answer, at least 10 ms; 0, the default: as long as each device's profile says
+	Devices   []Device      `yaml:"devices"`
 }
 
 // Device is one device on a bus.
 type Device struct {
-	Name     string        `yaml:"name"`     // unique in the gateway: 1 to 64 of a-z 0-9 and -; travels
-	Label    string        `yaml:"label"`    // name for the status page; never travels
-	Profile  string        `yaml:"profile"`  // a profile's id
-	Unit     int           `yaml:"unit"`     // Modbus unit id, 1 to 247
-	Line     int           `yaml:"line"`     // gpio: offset of the line on its chip
-	Interval time.Duration `yaml:"interval"` // time between polls; default the profile's
+	Name     string        `yaml:"name"`      // unique in the gateway: 1 to 64 of a-z 0-9 and -; travels
+	Label    string        `yaml:"label"`     // name for the status page; never travels
+	Profile  string        `yaml:"profile"`   // a profile's id
+	Unit     int           `yaml:"unit"`      // Modbus unit id, 1 to 247
+	Line     int           `yaml:"line"`      // gpio: offset of the line on its chip
+	LineName string        `yaml:"line_name"` // gpio: name of the line, instead of Line
+	Writes   []string      `yaml:"writes"`    // names of the profile's writes that are enabled for this device; none by default
+	Interval time.Duration `yaml:"interval"`  // time between polls; default the profile's
 
 	Model *Profile `yaml:"-"` // the profile named by Profile, set by Parse
 }
@@ -111,13 +127,17 @@ const (
 
 // Profile describes one device model: facts from its manual, none of them specific to a site.
 type Profile struct {
-	ID       string        `yaml:"id"`
-	Kind     DeviceKind    `yaml:"kind"`
-	Model    string        `yaml:"model"`    // maker and model
-	Manual   string        `yaml:"manual"`   // document the facts come from, with its number
-	Interval time.Duration `yaml:"interval"` // default time between polls
-	Modbus   ModbusLimits  `yaml:"modbus"`
-	Points   []Point       `yaml:"points"`
+	ID            string        `yaml:"id"`
+	Kind          DeviceKind    `yaml:"kind"`
+	Model         string        `yaml:"model"`          // maker and model
+	Manual        string        `yaml:"manual"`         // document the facts come from, with its number
+	Interval      time.Duration `yaml:"interval"`       // default time between polls
+	LeastInterval time.Duration `yaml:"least_interval"` // polled faster than this it fails; default 100 ms
+	Delivered     Delivered     `yaml:"delivered"`
+	Identity      []Identity    `yaml:"identity"` // all must hold
+	Modbus        ModbusLimits  `yaml:"modbus"`
+	Points        []Point       `yaml:"points"`
+	Writes        []Write       `yaml:"writes"`
 
 	sum [sha256.Size]byte // SHA-256 of the profile's file
 }
@@ -128,7 +148,10 @@ type ModbusLimits struct {
 	MaxBits         int           `yaml:"max_bits"`          // coils or discrete inputs a request, 1 to 2000; default 64
 	EvenOnly        bool          `yaml:"even_only"`         // start and count must be even, or the device answers an exception
 	MaxHole         int           `yaml:"max_hole"`          // unused registers that may be read along between two points; default 0
-	ResponseTimeout time.Duration `yaml:"response_timeout"`  // default 500 ms
+	OneValue        bool          `yaml:"one_value"`         // a request may ask for one point only
+	Blocks          []Block       `yaml:"blocks"`            // points inside a block are read by reading that block
+	ResponseTimeout time.Duration `yaml:"response_timeout"`  // longest wait for an answer; default 500 ms
+	LeastTimeout    time.Duration `yaml:"least_timeout"`     // the wait is never shortened below this, however fast the device was so far; default 200 ms
 	InterFrameDelay time.Duration `yaml:"inter_frame_delay"` // silence before each request beyond the 3.5 characters
 	Turnaround      time.Duration `yaml:"turnaround"`        // extra silence when the unit id changes
 }
@@ -159,16 +182,24 @@ const (
 	S64  Type = "s64"
 	F32  Type = "f32"
 	F64  Type = "f64"
+
+	BCD16 Type = "bcd16" // four decimal digits, four bits each
+	BCD32 Type = "bcd32"
+	BCD64 Type = "bcd64"
+
+	ASCII  Type = "ascii"  // text, two characters a register, up to the first NUL
+	Pulses Type = "pulses" // line: how often it became active
 )
 
-// Registers is the number of 16-bit registers a value of the type takes; 0 for Bool.
+// Registers is the number of 16-bit registers a value of the type takes; 0 for Bool and Pulses, and for ASCII, whose
+// point says how many.
 func (t Type) Registers() int {
 	switch t {
-	case U16, S16:
+	case U16, S16, BCD16:
 		return 1
-	case U32, S32, F32:
+	case U32, S32, F32, BCD32:
 		return 2
-	case U64, S64, F64:
+	case U64, S64, F64, BCD64:
 		return 4
 	}
 	return 0
@@ -188,19 +219,75 @@ const (
 
 // Point is one measured value of a model.
 type Point struct {
-	Name     string        `yaml:"name"` // 1 to 32 of a-z 0-9 and _; travels
-	Title    Text          `yaml:"title"`
-	Function Function      `yaml:"function"`
-	Address  int           `yaml:"address"` // zero-based, as sent in the PDU
-	Type     Type          `yaml:"type"`
-	Order    Order         `yaml:"order"`
-	Scale    Scale         `yaml:"scale"`    // value = raw x scale; default 1
-	Unit     string        `yaml:"unit"`     // UCUM: V, A, W, kW.h, Hz, kg, %, 1
-	Missing  []int64       `yaml:"missing"`  // raw values that mean "no value", as unsigned numbers of the type's width
-	Invert   bool          `yaml:"invert"`   // bool: the contact is active when the line or bit is 0
-	Debounce time.Duration `yaml:"debounce"` // line: a level must hold this long to count
-	Event    bool          `yaml:"event"`    // bool: a change is an event, sent at once
-	Headline bool          `yaml:"headline"` // shown for the device in the page's list
+	Name        string        `yaml:"name"` // 1 to 32 of a-z 0-9 and _; travels
+	Title       Text          `yaml:"title"`
+	Function    Function      `yaml:"function"`
+	Address     int           `yaml:"address"` // zero-based, as sent in the PDU
+	Type        Type          `yaml:"type"`
+	Length      int           `yaml:"length"`       // ascii: registers
+	Order       Order         `yaml:"order"`        // of a whole number or float; ascii knows abcd and badc
+	Bits        Bits          `yaml:"bits"`         // the bits of a u16 or u32 that are the value; a bool takes one bit of a u16
+	Scale       Decimal       `yaml:"scale"`        // value = raw x scale + offset; default 1
+	Offset      Decimal       `yaml:"offset"`       // default 0
+	ScalePower  string        `yaml:"scale_power"`  // the s16 point n of the device, and the value is multiplied by 10^n (SunSpec's sunssf)
+	ScaleFactor string        `yaml:"scale_factor"` // the point of the device whose value this one is multiplied by, e.g. a current transformer's ratio
+	Unit        string        `yaml:"unit"`         // UCUM: V, A, W, kW.h, Hz, kg, %, 1
+	Missing     []int64       `yaml:"missing"`      // raw values that mean "no value", as unsigned numbers of the type's width
+	Codes       []Code        `yaml:"codes"`        // what single values mean; any other is suspect
+	Counter     bool          `yaml:"counter"`      // it only counts up, but for resets
+	Modulus     int64         `yaml:"modulus"`      // counter: after the raw value Modulus-1 comes 0; 0: the type's own width, or not known
+	Interval    time.Duration `yaml:"interval"`     // time between its polls where it differs from the device's: a multiple of that; 0: the device's
+	Invert      bool          `yaml:"invert"`       // bool, pulses: the contact is active when the line or bit is 0
+	Debounce    time.Duration `yaml:"debounce"`     // line: a level must hold this long to count
+	Hold        time.Duration `yaml:"hold"`         // line, bool: once active it stays so for at least this long, so that no poll misses it
+	Event       bool          `yaml:"event"`        // bool: a change is an event, sent at once
+	Headline    bool          `yaml:"headline"`     // shown for the device in the page's list
+}
+
+// Bits is a field of adjacent bits, counted from 0, the least significant. The zero Bits is the whole value.
+type Bits struct {
+	Low   int
+	Width int // 0: not given
+}
+
+// Code is one value of a point that has names instead of amounts.
+type Code struct {
+	Value int64 `yaml:"value"`
+	Title Text  `yaml:"title"`
+}
+
+// Write is something that may be written to a device: nothing else ever is, and this only where the device's entry in
+// hub.yaml names it.
+type Write struct {
+	Name     string   `yaml:"name"` // 1 to 32 of a-z 0-9 and _
+	Title    Text     `yaml:"title"`
+	Function Function `yaml:"function"` // coil (function code 5), holding_register (6, or 16 for two registers) or line
+	Address  int      `yaml:"address"`
+	Type     Type     `yaml:"type"`    // bool for coil and line; u16, s16, u32 or s32
+	Order    Order    `yaml:"order"`   // of two registers
+	Allowed  []int64  `yaml:"allowed"` // the raw values that may be written; a bool takes 0 and 1
+}
+
+// Identity is a sign by which scan recognises a model: the point's value lies from Least to Most.
+type Identity struct {
+	Point string  `yaml:"point"`
+	Least Decimal `yaml:"least"`
+	Most  Decimal `yaml:"most"`
+}
+
+// Delivered is how the maker delivers a model's serial port: what scan tries first.
+type Delivered struct {
+	Baud     int    `yaml:"baud"`
+	Parity   Parity `yaml:"parity"`
+	StopBits int    `yaml:"stop_bits"`
+	Unit     int    `yaml:"unit"` // 0: written on the device
+}
+
+// Block is a range that a model answers only in whole.
+type Block struct {
+	Function Function `yaml:"function"`
+	Address  int      `yaml:"address"`
+	Count    int      `yaml:"count"` // registers or bits
 }
 
 // Text is a name in the page's languages.
@@ -209,9 +296,9 @@ type Text struct {
 	EN string `yaml:"en" json:"en"`
 }
 
-// Scale is a decimal factor, kept as Mantissa x 10^Exponent so that a raw 6156 with scale 0.01 becomes exactly 61.56
+// Decimal is a decimal number, kept as Mantissa x 10^Exponent so that a raw 6156 with scale 0.01 becomes exactly 61.56
 // and not the nearest product of two binary fractions.
-type Scale struct {
+type Decimal struct {
 	Mantissa int64
 	Exponent int
 }

@@ -55,7 +55,7 @@ func (d *document) decode(n ast.Node, v reflect.Value, path string) {
 
 // isMapping says whether a mapping in the file is what v takes.
 func isMapping(v reflect.Value) bool {
-	return v.Kind() == reflect.Struct && v.Type() != reflect.TypeFor[Scale]()
+	return v.Kind() == reflect.Struct && v.Type() != reflect.TypeFor[Decimal]()
 }
 
 func (d *document) decodeStruct(n *ast.MappingNode, v reflect.Value, path string) {
@@ -131,11 +131,11 @@ func (d *document) decodeScalar(n ast.ScalarNode, v reflect.Value, path string) 
 		}
 		*target = zone
 		return true
-	case *Scale:
+	case *Decimal:
 		if kind != number && kind != plainText {
 			return false
 		}
-		scale, err := ParseScale(text)
+		scale, err := ParseDecimal(text)
 		if err != nil {
 			d.report(path, err.Error(), "write a plain decimal, for example 0.01, 1 or 10")
 		}
@@ -244,7 +244,7 @@ func wanted(v reflect.Value) (what, mend string) {
 		return "a duration with its unit", "write ms, s, m or h behind the number: 10s"
 	case *time.Location:
 		return "a time zone", "write an IANA name, for example Asia/Shanghai"
-	case Scale:
+	case Decimal:
 		return "a number", "write a plain decimal without quotes, for example 0.01"
 	}
 	switch v.Kind() {

@@ -41,7 +41,7 @@ func TestDefaults(t *testing.T) {
 		"timeout":             c.Buses[0].Timeout == 0 && c.Buses[0].Devices[0].Model.Modbus.ResponseTimeout == 500*time.Millisecond,
 		"interval":            c.Buses[0].Devices[0].Interval == 10*time.Second,
 		"model":               c.Buses[0].Devices[0].Model.ID == "hub-bin",
-		"scale":               c.Buses[0].Devices[0].Model.Points[0].Scale == Scale{Mantissa: 1},
+		"scale":               c.Buses[0].Devices[0].Model.Points[0].Scale == Decimal{Mantissa: 1},
 		"order":               c.Buses[0].Devices[0].Model.Points[0].Order == ABCD,
 		"hash":                len(c.Hash) == 64,
 	} {
@@ -146,20 +146,20 @@ func TestStarter(t *testing.T) {
 	}
 }
 
-func TestParseScale(t *testing.T) {
-	for text, want := range map[string]Scale{
+func TestParseDecimal(t *testing.T) {
+	for text, want := range map[string]Decimal{
 		"1": {1, 0}, "10": {10, 0}, "0.01": {1, -2}, "2.50": {25, -1}, "-0.1": {-1, -1}, "1.0": {1, 0}, "123456789.123456": {123456789123456, -6},
 	} {
-		if got, err := ParseScale(text); got != want || err != nil {
+		if got, err := ParseDecimal(text); got != want || err != nil {
 			t.Errorf("%s: %v, %v", text, got, err)
 		}
 	}
 	for _, text := range []string{"", "-", ".5", "1.", "0", "0.000", "00.1", "1e3", "+1", "1_0", "0x10", "1,5", "１", "1234567890.123456", strings.Repeat("9", 40)} {
-		if got, err := ParseScale(text); err == nil {
+		if got, err := ParseDecimal(text); err == nil {
 			t.Errorf("%s is taken as %v", text, got)
 		}
 	}
-	if s := (Scale{6156, -2}); s.Float64() != 61.56 || s.String() != "61.56" || (Scale{3, 2}).Float64() != 300 {
+	if s := (Decimal{6156, -2}); s.Float64() != 61.56 || s.String() != "61.56" || (Decimal{3, 2}).Float64() != 300 {
 		t.Errorf("%v is %v", s, s.Float64())
 	}
 }

@@ -11,45 +11,45 @@ import (
 // maxScaleDigits is the most digits of a scale: a float64 and an int64 hold them all.
 const maxScaleDigits = 15
 
-// ParseScale reads a plain decimal number like 0.01, 1, -2.5 or 10. The Exponent is 0 or less. The error says what is
+// ParseDecimal reads a plain decimal number like 0.01, 1, -2.5 or 10. The Exponent is 0 or less. The error says what is
 // wrong with the text.
-func ParseScale(text string) (Scale, error) {
+func ParseDecimal(text string) (Decimal, error) {
 	digits, negative := strings.CutPrefix(text, "-")
 	whole, fraction, point := strings.Cut(digits, ".")
 	isDigits := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 	if !isDigits(whole) || point && !isDigits(fraction) {
-		return Scale{}, fmt.Errorf("%s is not a plain decimal number", quote(text))
+		return Decimal{}, fmt.Errorf("%s is not a plain decimal number", quote(text))
 	}
 	if len(whole) > 1 && whole[0] == '0' {
-		return Scale{}, fmt.Errorf("%s begins with a needless 0", quote(text))
+		return Decimal{}, fmt.Errorf("%s begins with a needless 0", quote(text))
 	}
 	fraction = strings.TrimRight(fraction, "0")
 	if len(whole)+len(fraction) > maxScaleDigits {
-		return Scale{}, fmt.Errorf("%s has more than %d digits", quote(text), maxScaleDigits)
+		return Decimal{}, fmt.Errorf("%s has more than %d digits", quote(text), maxScaleDigits)
 	}
 	mantissa, err := strconv.ParseInt(whole+fraction, 10, 64)
 	if err != nil {
-		return Scale{}, fmt.Errorf("%s is not a plain decimal number", quote(text))
+		return Decimal{}, fmt.Errorf("%s is not a plain decimal number", quote(text))
 	}
 	if mantissa == 0 {
-		return Scale{}, errors.New("a scale of 0 would lose every value")
+		return Decimal{}, errors.New("a scale of 0 would lose every value")
 	}
 	if negative {
 		mantissa = -mantissa
 	}
-	return Scale{Mantissa: mantissa, Exponent: -len(fraction)}, nil
+	return Decimal{Mantissa: mantissa, Exponent: -len(fraction)}, nil
 }
 
 // Float64 is the float64 nearest to the scale.
-func (s Scale) Float64() float64 {
+func (s Decimal) Float64() float64 {
 	if s.Exponent < 0 { // one rounding only: mantissa and power are exact
 		return float64(s.Mantissa) / math.Pow10(-s.Exponent)
 	}
 	return float64(s.Mantissa) * math.Pow10(s.Exponent)
 }
 
-// String is the plain decimal, as ParseScale reads it.
-func (s Scale) String() string { return strconv.FormatFloat(s.Float64(), 'f', -1, 64) }
+// String is the plain decimal, as ParseDecimal reads it.
+func (s Decimal) String() string { return strconv.FormatFloat(s.Float64(), 'f', -1, 64) }
 
 // parseWhole reads a whole number as written: decimal, or hexadecimal as registers stand in manuals.
 func parseWhole(text string) (n int64, reason, mend string) {

@@ -72,7 +72,7 @@ func (d *document) state(path string, p *Point) {
 			d.report(path+"."+key, "a bool has no "+key, "remove it")
 		}
 	}
-	p.Order, p.Scale = ABCD, Scale{Mantissa: 1}
+	p.Order, p.Scale = ABCD, Decimal{Mantissa: 1}
 	if p.Function != Line && d.given(path+".debounce") {
 		d.report(path+".debounce", "only a point of function line is debounced", "remove it")
 		return
@@ -91,7 +91,7 @@ func (d *document) quantity(path string, p *Point) {
 		p.Order = ABCD
 	}
 	if p.Scale.Mantissa == 0 {
-		p.Scale = Scale{Mantissa: 1}
+		p.Scale = Decimal{Mantissa: 1}
 	}
 	if key := path + ".unit"; d.require(key, "write its UCUM unit, 1 for a ratio, {count} for a number of things") && !slices.Contains(ucum(), p.Unit) {
 		d.report(key, quote(p.Unit)+" is not a unit known here", oneOf(p.Unit, ucum()))

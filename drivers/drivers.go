@@ -52,10 +52,27 @@ type Bus interface {
 	Close() error
 }
 
+// Writer is a Bus that can also write.
+type Writer interface {
+	// Write writes a raw value to a device once and sees that the device confirmed it; where it can be read back, that
+	// it holds. The caller has checked that the device's entry enables the write and that the value is allowed. The
+	// error is an *Error unless ctx ended.
+	Write(ctx context.Context, device config.Device, write config.Write, raw int64) error
+}
+
+// With is what a bus is given beside its entry in the config.
+type With struct {
+	Log *slog.Logger
+
+	// Count is the count at which a pulse counter goes on, and whether there is one: what the journal last committed.
+	// It is nil where there is no journal.
+	Count func(device, point string) (count uint64, known bool)
+}
+
 // OpenFunc makes the bus of one entry under buses. It does not fail because a device, cable or server is absent now:
 // that is what Read reports, and it opens the port anew by itself when it can. An error means the entry can never
 // work as written.
-type OpenFunc func(bus config.Bus, log *slog.Logger) (Bus, error)
+type OpenFunc func(bus config.Bus, with With) (Bus, error)
 
 // Failure tells apart why a device gave no value.
 type Failure uint8

@@ -1,6 +1,7 @@
 package drivers
 
 import (
+	"encoding/json"
 	"math"
 	"strconv"
 )
@@ -10,6 +11,7 @@ import (
 type Value struct {
 	kind valueKind
 	bits uint64
+	text string
 }
 
 type valueKind uint8
@@ -21,27 +23,34 @@ const (
 	float32Value
 	float64Value
 	boolValue
+	textValue
 )
 
 // Int is a signed whole number.
-func Int(v int64) Value { return Value{intValue, uint64(v)} }
+func Int(v int64) Value { return Value{kind: intValue, bits: uint64(v)} }
 
 // Uint is an unsigned whole number.
-func Uint(v uint64) Value { return Value{uintValue, v} }
+func Uint(v uint64) Value { return Value{kind: uintValue, bits: v} }
 
 // Float32 is a number measured with 24 bits of precision.
-func Float32(v float32) Value { return Value{float32Value, uint64(math.Float32bits(v))} }
+func Float32(v float32) Value { return Value{kind: float32Value, bits: uint64(math.Float32bits(v))} }
 
 // Float64 is a number measured with 53 bits of precision.
-func Float64(v float64) Value { return Value{float64Value, math.Float64bits(v)} }
+func Float64(v float64) Value { return Value{kind: float64Value, bits: math.Float64bits(v)} }
 
 // Bool is the state of a contact: true is active.
 func Bool(v bool) Value {
 	if v {
-		return Value{boolValue, 1}
+		return Value{kind: boolValue, bits: 1}
 	}
-	return Value{boolValue, 0}
+	return Value{kind: boolValue}
 }
+
+// Text is what a device says in characters, e.g. its serial number.
+func Text(v string) Value { return Value{kind: textValue, text: v} }
+
+// AsText returns the text of a Text and whether the value is one.
+func (v Value) AsText() (text string, ok bool) { return v.text, v.kind == textValue }
 
 // IsNone says whether there is no value.
 func (v Value) IsNone() bool { return v.kind == noValue }
@@ -68,10 +77,19 @@ func (v Value) Float64() (f float64, ok bool) {
 
 // String is the shortest decimal text that reads back as the same value: what travels and what the page shows.
 // States are 0 and 1. A value that is none, NaN or infinite gives "".
-func (v Value) String() string { return string(v.Append(nil)) }
+func (v Value) String() string {
+	if v.kind == textValue {
+		return v.text
+	}
+	return string(v.Append(nil))
+}
 
-// Append appends String's text, which is a JSON number, to b.
+// Append appends the value as JSON to b: a number, or a string for a Text.
 func (v Value) Append(b []byte) []byte {
+	if v.kind == textValue {
+		quoted, _ := json.Marshal(v.text) // a string cannot fail
+		return append(b, quoted...)
+	}
 	f, ok := v.Float64()
 	if !ok {
 		return b

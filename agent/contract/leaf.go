@@ -61,11 +61,31 @@ type Leaf struct {
 
 // Row is one device at one poll.
 type Row struct {
-	Device   string                 `json:"d"`
-	At       int64                  `json:"t"` // Unix milliseconds
-	Measured map[string]json.Number `json:"m"`
-	Quality  map[string]Flag        `json:"q"`
+	Device   string              `json:"d"`
+	At       int64               `json:"t"` // Unix milliseconds
+	Measured map[string]Measured `json:"m"`
+	Quality  map[string]Flag     `json:"q"`
 }
+
+// Measured is a value as it travels: a number, or a text without its quotes.
+type Measured string
+
+// UnmarshalJSON takes a JSON number or string.
+func (m *Measured) UnmarshalJSON(raw []byte) error {
+	if len(raw) > 0 && raw[0] == '"' {
+		var text string
+		err := json.Unmarshal(raw, &text)
+		*m = Measured(text)
+		return err
+	}
+	var number json.Number
+	err := json.Unmarshal(raw, &number)
+	*m = Measured(number)
+	return err
+}
+
+// String is the value's text.
+func (m Measured) String() string { return string(m) }
 
 // Flag is what is said of a reading that is not good.
 type Flag struct {

@@ -361,7 +361,7 @@ func checkValues(t *testing.T, arrived *rows) {
 	for _, row := range arrived.list {
 		for point, value := range want[row.Device] {
 			text, there := row.Measured[point]
-			got, err := text.Float64()
+			got, err := json.Number(text).Float64()
 			if there && (err != nil || got != value && math.Abs(got-value) > 1e-6*math.Abs(value)) {
 				t.Fatalf("%s.%s is %s, want %v", row.Device, point, text, value)
 			}
@@ -386,7 +386,7 @@ func checkClock(t *testing.T, arrived *rows) {
 			continue
 		}
 		n++
-		served, _ := text.Int64()
+		served, _ := json.Number(text).Int64()
 		// The answer may have been made in the second before it came in.
 		if d := ((row.At/1000-served)%100 + 100) % 100; d > 1 {
 			t.Fatalf("row at %d holds what was served in second %d", row.At, served)

@@ -97,7 +97,7 @@ func Run(t *testing.T, rig func(t *testing.T) Rig) {
 	})
 	step("a bus that was never read closes", func(t *testing.T, r Rig) {
 		r.Away()
-		bus, err := r.Open(r.Config, slog.New(slog.DiscardHandler))
+		bus, err := r.Open(r.Config, drivers.With{Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatalf("cannot open bus with its far side away: %v", err)
 		}
@@ -108,7 +108,7 @@ func Run(t *testing.T, rig func(t *testing.T) Rig) {
 // open makes the bus, and closes it at the end.
 func (r Rig) open(t *testing.T) drivers.Bus {
 	t.Helper()
-	bus, err := r.Open(r.Config, slog.New(slog.DiscardHandler))
+	bus, err := r.Open(r.Config, drivers.With{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package gpio
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +16,7 @@ import (
 
 // Open makes a bus of a GPIO chip, found by its label or name; numbers of chips change between kernels. Lines are
 // claimed at their first read.
-func Open(b config.Bus, _ *slog.Logger) (drivers.Bus, error) {
+func Open(b config.Bus, _ drivers.With) (drivers.Bus, error) {
 	return newBus(&chip{label: b.Chip, claimed: map[int]pin{}}), nil
 }
 

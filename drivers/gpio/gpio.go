@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,7 +32,7 @@ type bus struct {
 var _ drivers.Bus = (*bus)(nil)
 
 // OpenSim makes a bus whose lines are files: line17 in the bus's folder holds 0 or 1.
-func OpenSim(b config.Bus, _ *slog.Logger) (drivers.Bus, error) { return newBus(files(b.Dir)), nil }
+func OpenSim(b config.Bus, _ drivers.With) (drivers.Bus, error) { return newBus(files(b.Dir)), nil }
 
 func newBus(l lines) *bus { return &bus{lines: l, rest: map[int]bool{}} }
 

@@ -68,7 +68,7 @@ func TestSimFiles(t *testing.T) {
 		if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		bus, err := OpenSim(config.Bus{Dir: dir}, nil)
+		bus, err := OpenSim(config.Bus{Dir: dir}, drivers.With{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func TestSimFiles(t *testing.T) {
 }
 
 func TestSimWithoutFile(t *testing.T) {
-	bus, err := OpenSim(config.Bus{Dir: "/no/such/folder"}, nil)
+	bus, err := OpenSim(config.Bus{Dir: "/no/such/folder"}, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestSimWithoutFile(t *testing.T) {
 
 // A machine without the chip, as this one is or not: no panic, and what to look at.
 func TestChipThatIsNotThere(t *testing.T) {
-	bus, err := Open(config.Bus{Chip: "no-such-chip"}, nil)
+	bus, err := Open(config.Bus{Chip: "no-such-chip"}, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}

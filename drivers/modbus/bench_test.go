@@ -81,7 +81,7 @@ func BenchmarkDecode(b *testing.B) {
 	}{
 		{"f32", config.Point{Type: config.F32, Order: config.ABCD}, []byte{0x43, 0x66, 0x33, 0x34}},
 		{"u64 cdab", config.Point{Type: config.U64, Order: config.CDAB, Missing: []int64{math.MaxInt64}}, make([]byte, 8)},
-		{"s16 scaled", config.Point{Type: config.S16, Scale: config.Scale{Mantissa: 1, Exponent: -2}}, []byte{0x18, 0x0C}},
+		{"s16 scaled", config.Point{Type: config.S16, Scale: config.Decimal{Mantissa: 1, Exponent: -2}}, []byte{0x18, 0x0C}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/goburrow/modbus"
@@ -62,7 +61,7 @@ type Bus struct {
 var _ drivers.Bus = (*Bus)(nil)
 
 // OpenRTU makes a bus of a serial port. The port is opened at the first Read, and again after it was lost.
-func OpenRTU(b config.Bus, _ *slog.Logger) (drivers.Bus, error) {
+func OpenRTU(b config.Bus, _ drivers.With) (drivers.Bus, error) {
 	if _, err := speed(b.Baud); err != nil {
 		return nil, err
 	}
@@ -72,7 +71,7 @@ func OpenRTU(b config.Bus, _ *slog.Logger) (drivers.Bus, error) {
 
 // OpenTCP makes a bus of a Modbus TCP server or converter. It is connected to at the first Read, and again after the
 // connection was lost.
-func OpenTCP(b config.Bus, _ *slog.Logger) (drivers.Bus, error) {
+func OpenTCP(b config.Bus, _ drivers.With) (drivers.Bus, error) {
 	packager := modbus.NewTCPClientHandler("")
 	return newBus(b, packager, newTCPLine(b), func(unit byte) { packager.SlaveId = unit }), nil
 }

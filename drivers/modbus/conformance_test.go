@@ -3,7 +3,6 @@ package modbus
 import (
 	"context"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -160,7 +159,7 @@ func TestShippedProfilesAreRead(t *testing.T) {
 			s := newSimulated(t, config.ModbusRTU, id)
 			s.bus.Port = filepath.Join(t.TempDir(), "port")
 			s.pty(t, s.bus.Port)
-			bus, err := OpenRTU(s.bus, slog.New(slog.DiscardHandler))
+			bus, err := OpenRTU(s.bus, drivers.With{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,7 +177,7 @@ func TestHangUpOfARealLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bus, err := OpenRTU(config.Bus{Port: path, Baud: 9600, Timeout: time.Minute}, nil)
+	bus, err := OpenRTU(config.Bus{Port: path, Baud: 9600, Timeout: time.Minute}, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,11 +222,11 @@ func TestPortIsLocked(t *testing.T) {
 	s.bus.Port = filepath.Join(t.TempDir(), "port")
 	s.pty(t, s.bus.Port)
 	read := func(bus drivers.Bus) string { return outcome(t, bus.(*Bus), s.bus.Devices[0]) }
-	one, err := OpenRTU(s.bus, nil)
+	one, err := OpenRTU(s.bus, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := OpenRTU(s.bus, nil)
+	two, err := OpenRTU(s.bus, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,8 +58,8 @@ func truncate(bits uint64, t config.Type) uint64 {
 	return bits & (math.MaxUint64 >> (64 - 16*t.Registers()))
 }
 
-func value(t config.Type, scale config.Scale, bits uint64) drivers.Value {
-	plain := scale == config.Scale{} || scale == config.Scale{Mantissa: 1}
+func value(t config.Type, scale config.Decimal, bits uint64) drivers.Value {
+	plain := scale == config.Decimal{} || scale == config.Decimal{Mantissa: 1}
 	switch t {
 	case config.F32:
 		f := math.Float32frombits(uint32(bits))
@@ -89,7 +89,7 @@ func value(t config.Type, scale config.Scale, bits uint64) drivers.Value {
 
 // scaled multiplies by a decimal scale with one rounding for the power of ten: dividing by 100 gives the float64
 // nearest to the decimal, multiplying by 0.01 does not.
-func scaled(f float64, s config.Scale) float64 {
+func scaled(f float64, s config.Decimal) float64 {
 	if f == 0 {
 		return 0 // a negative scale would make -0 of it
 	}

@@ -77,7 +77,7 @@ func TestDecodeScales(t *testing.T) {
 		{config.F32, "43 66 33 33", "1000", "230200"},
 		{config.F64, "40 4E C7 AE 14 7A E1 48", "10", "615.6"},
 	} {
-		scale, err := config.ParseScale(c.scale)
+		scale, err := config.ParseDecimal(c.scale)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func TestDecodeMissing(t *testing.T) {
 		}
 	}
 	// A scale that takes a float out of its range makes no number of it either.
-	r := decode(config.Point{Type: config.F32, Scale: config.Scale{Mantissa: 1000}}, raw("7F 7F FF FF"))
+	r := decode(config.Point{Type: config.F32, Scale: config.Decimal{Mantissa: 1000}}, raw("7F 7F FF FF"))
 	if r.Why != "nan" || !r.Value.IsNone() {
 		t.Errorf("beyond float32: %+v", r)
 	}
@@ -137,9 +137,9 @@ func TestDecodeAgainstExactArithmetic(t *testing.T) {
 	orders := []config.Order{config.ABCD, config.CDAB, config.BADC, config.DCBA}
 	for range 20_000 {
 		p := config.Point{Type: types[random.IntN(len(types))], Order: orders[random.IntN(len(orders))]}
-		p.Scale = config.Scale{Mantissa: 1 + random.Int64N(20), Exponent: -random.IntN(7)}
+		p.Scale = config.Decimal{Mantissa: 1 + random.Int64N(20), Exponent: -random.IntN(7)}
 		if random.IntN(2) == 0 {
-			p.Scale = config.Scale{Mantissa: 1}
+			p.Scale = config.Decimal{Mantissa: 1}
 		}
 		bits := random.Uint64() >> (64 - 16*p.Type.Registers())
 		exact, finite := meaning(p.Type, bits)
@@ -238,7 +238,7 @@ func FuzzDecode(f *testing.F) {
 	orders := []config.Order{config.ABCD, config.CDAB, config.BADC, config.DCBA}
 	f.Fuzz(func(t *testing.T, bits uint64, kind, order byte, mantissa int64, exponent byte) {
 		p := config.Point{Name: "p", Unit: "V", Type: types[int(kind)%len(types)], Order: orders[int(order)%len(orders)]}
-		p.Scale = config.Scale{Mantissa: mantissa % 1e15, Exponent: -int(exponent % 16)}
+		p.Scale = config.Decimal{Mantissa: mantissa % 1e15, Exponent: -int(exponent % 16)}
 		bits >>= 64 - 16*p.Type.Registers()
 		r := decode(p, wire(bits, p))
 		switch {

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -58,7 +57,7 @@ func frame(text string) string {
 // rtu makes a bus on a line at whose other end dial puts a peer.
 func rtu(t *testing.T, dial func() (net.Conn, error)) *Bus {
 	t.Helper()
-	opened, err := OpenRTU(config.Bus{Baud: 9600, Timeout: testTimeout}, slog.New(slog.DiscardHandler))
+	opened, err := OpenRTU(config.Bus{Baud: 9600, Timeout: testTimeout}, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +72,7 @@ func rtu(t *testing.T, dial func() (net.Conn, error)) *Bus {
 // tcp does the same with a connection.
 func tcp(t *testing.T, dial func() (net.Conn, error)) *Bus {
 	t.Helper()
-	opened, err := OpenTCP(config.Bus{Timeout: testTimeout}, slog.New(slog.DiscardHandler))
+	opened, err := OpenTCP(config.Bus{Timeout: testTimeout}, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}

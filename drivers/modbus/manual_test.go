@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"hubagent/config"
+	"hubagent/drivers"
 	"hubagent/drivers/drivertest"
 )
 
@@ -63,7 +64,7 @@ func TestTransactionsOfManuals(t *testing.T) {
 				Request: "00 01 00 00" + length(c.request) + unit + c.request,
 				Answer:  drivertest.Whole("00 01 00 00" + length(c.answer) + unit + c.answer),
 			})
-			opened, err := OpenTCP(config.Bus{Address: p.Listen()}, nil)
+			opened, err := OpenTCP(config.Bus{Address: p.Listen()}, drivers.With{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hubagent/config"
+	"hubagent/drivers"
 	"hubagent/drivers/drivertest"
 )
 
@@ -321,7 +322,7 @@ func TestDelaysBetweenRequests(t *testing.T) {
 }
 
 func TestAbsentPort(t *testing.T) {
-	opened, err := OpenRTU(config.Bus{Port: "/dev/no-such-port", Baud: 9600}, nil)
+	opened, err := OpenRTU(config.Bus{Port: "/dev/no-such-port", Baud: 9600}, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,7 +332,7 @@ func TestAbsentPort(t *testing.T) {
 	if err := opened.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := OpenRTU(config.Bus{Port: "/dev/ttyS0", Baud: 12345}, nil); err == nil {
+	if _, err := OpenRTU(config.Bus{Port: "/dev/ttyS0", Baud: 12345}, drivers.With{}); err == nil {
 		t.Error("no port has 12345 Bd, and Open must say so")
 	}
 	file := t.TempDir() + "/file"

@@ -3,7 +3,6 @@ package modbus
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"hubagent/config"
+	"hubagent/drivers"
 	"hubagent/drivers/drivertest"
 )
 
@@ -125,7 +125,7 @@ func TestPauseBetweenDials(t *testing.T) {
 // A context that ends while a connection is made says nothing about the server: the next Read dials at once.
 func TestEndedContextIsNoFailedDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		opened, err := OpenTCP(config.Bus{Timeout: testTimeout}, slog.New(slog.DiscardHandler))
+		opened, err := OpenTCP(config.Bus{Timeout: testTimeout}, drivers.With{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +168,7 @@ func TestConnectionReset(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	bus, err := OpenTCP(config.Bus{Address: listener.Addr().String(), Timeout: 10 * time.Second}, nil)
+	bus, err := OpenTCP(config.Bus{Address: listener.Addr().String(), Timeout: 10 * time.Second}, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}

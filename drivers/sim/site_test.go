@@ -40,17 +40,17 @@ func testProfiles() map[string]*config.Profile {
 		{Name: "power_ok", Function: config.DiscreteInput, Address: 1, Type: config.Bool},
 		{Name: "lamp", Function: config.Coil, Address: 9, Type: config.Bool, Invert: true},
 	}}
-	holding := func(name string, address int, typ config.Type, scale config.Scale) config.Point {
+	holding := func(name string, address int, typ config.Type, scale config.Decimal) config.Point {
 		return config.Point{Name: name, Function: config.HoldingRegister, Address: address, Type: typ, Scale: scale, Order: config.ABCD}
 	}
-	one := config.Scale{Mantissa: 1}
+	one := config.Decimal{Mantissa: 1}
 	return map[string]*config.Profile{
 		"hub-bin": {ID: "hub-bin", Kind: config.Bin, Modbus: config.ModbusLimits{MaxRegisters: 20, MaxHole: 1}, Points: []config.Point{
 			holding("deposits", 0, config.U32, one),
 			holding("correct", 2, config.U32, one),
 			holding("fill", 4, config.U16, one),
-			holding("weight", 6, config.U16, config.Scale{Mantissa: 1, Exponent: -2}),
-			holding("temperature", 7, config.S16, config.Scale{Mantissa: 1, Exponent: -1}),
+			holding("weight", 6, config.U16, config.Decimal{Mantissa: 1, Exponent: -2}),
+			holding("temperature", 7, config.S16, config.Decimal{Mantissa: 1, Exponent: -1}),
 			holding("firmware", 20, config.U16, one),
 		}},
 		"eastron-sdm630":          meter,

@@ -176,9 +176,9 @@ func TestContacts(t *testing.T) {
 func TestUnknownPointStaysInItsRange(t *testing.T) {
 	w := demoWorld()
 	for _, p := range []config.Point{
-		{Name: "rssi", Type: config.U16, Scale: config.Scale{Mantissa: 1, Exponent: -3}},
-		{Name: "rssi", Type: config.S16, Scale: config.Scale{Mantissa: 1}},
-		{Name: "rssi", Type: config.S16, Scale: config.Scale{Mantissa: -1}},
+		{Name: "rssi", Type: config.U16, Scale: config.Decimal{Mantissa: 1, Exponent: -3}},
+		{Name: "rssi", Type: config.S16, Scale: config.Decimal{Mantissa: 1}},
+		{Name: "rssi", Type: config.S16, Scale: config.Decimal{Mantissa: -1}},
 		{Name: "rssi", Type: config.U64},
 		{Name: "rssi", Type: config.F32},
 		{Name: "rssi", Type: config.Bool},
