@@ -205,6 +205,19 @@ func (t Type) Registers() int {
 	return 0
 }
 
+// Registers is the number of 16-bit registers that the point takes; 0 for a bit of its own address, or a line.
+func (p Point) Registers() int {
+	switch {
+	case p.Type == ASCII:
+		return p.Length
+	case p.Type == Bool && p.Function.isRegister():
+		return 1
+	}
+	return p.Type.Registers()
+}
+
+func (f Function) isRegister() bool { return f == HoldingRegister || f == InputRegister }
+
 // Order is the order of bytes of a value over its registers, written as for a 32-bit value whose most significant
 // byte is A.
 type Order string

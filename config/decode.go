@@ -55,7 +55,7 @@ func (d *document) decode(n ast.Node, v reflect.Value, path string) {
 
 // isMapping says whether a mapping in the file is what v takes.
 func isMapping(v reflect.Value) bool {
-	return v.Kind() == reflect.Struct && v.Type() != reflect.TypeFor[Decimal]()
+	return v.Kind() == reflect.Struct && v.Type() != reflect.TypeFor[Decimal]() && v.Type() != reflect.TypeFor[Bits]()
 }
 
 func (d *document) decodeStruct(n *ast.MappingNode, v reflect.Value, path string) {
@@ -140,6 +140,16 @@ func (d *document) decodeScalar(n ast.ScalarNode, v reflect.Value, path string) 
 			d.report(path, err.Error(), "write a plain decimal, for example 0.01, 1 or 10")
 		}
 		*target = scale
+		return true
+	case *Bits:
+		if kind != number && kind != plainText {
+			return false
+		}
+		bits, ok := parseBits(text)
+		if !ok {
+			d.report(path, quote(text)+" names no bits", "write one bit, counted from 0, or the lowest and highest: 3, or 4-7")
+		}
+		*target = bits
 		return true
 	}
 	switch v.Kind() {
@@ -244,6 +254,8 @@ func wanted(v reflect.Value) (what, mend string) {
 		return "a duration with its unit", "write ms, s, m or h behind the number: 10s"
 	case *time.Location:
 		return "a time zone", "write an IANA name, for example Asia/Shanghai"
+	case Bits:
+		return "a bit or a range of bits", "write one bit, counted from 0, or the lowest and highest: 3, or 4-7"
 	case Decimal:
 		return "a number", "write a plain decimal without quotes, for example 0.01"
 	}

@@ -146,7 +146,7 @@ var wrongForm = []wrong{
 		"4:1: stat: this key is unknown; did you mean state?",
 	}},
 	{"unknown key", "    port: /dev/ttyS1", "    port: /dev/ttyS1\n    termination: true", []string{
-		"16:5: buses[1].termination: this key is unknown; write one of: name, kind, address, port, baud, parity, stop_bits, chip, dir, timeout, devices",
+		"16:5: buses[1].termination: this key is unknown; write one of: name, kind, address, port, baud, parity, stop_bits, rs485, rts_before, rts_after, chip, dir, timeout, devices",
 	}},
 	{"number for a key", "state: state", "state: state\n7: x", []string{
 		"5:1: 7: this key is unknown; write one of: version, gateway, state, journal, uplink, status, buses",

@@ -148,13 +148,13 @@ func TestStarter(t *testing.T) {
 
 func TestParseDecimal(t *testing.T) {
 	for text, want := range map[string]Decimal{
-		"1": {1, 0}, "10": {10, 0}, "0.01": {1, -2}, "2.50": {25, -1}, "-0.1": {-1, -1}, "1.0": {1, 0}, "123456789.123456": {123456789123456, -6},
+		"1": {1, 0}, "10": {10, 0}, "0.01": {1, -2}, "2.50": {25, -1}, "-0.1": {-1, -1}, "0": {}, "0.000": {}, "1.0": {1, 0}, "123456789.123456": {123456789123456, -6},
 	} {
 		if got, err := ParseDecimal(text); got != want || err != nil {
 			t.Errorf("%s: %v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "-", ".5", "1.", "0", "0.000", "00.1", "1e3", "+1", "1_0", "0x10", "1,5", "１", "1234567890.123456", strings.Repeat("9", 40)} {
+	for _, text := range []string{"", "-", ".5", "1.", "00.1", "1e3", "+1", "1_0", "0x10", "1,5", "１", "1234567890.123456", strings.Repeat("9", 40)} {
 		if got, err := ParseDecimal(text); err == nil {
 			t.Errorf("%s is taken as %v", text, got)
 		}

@@ -1,9 +1,9 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"strconv"
 	"strings"
 )
@@ -31,9 +31,6 @@ func ParseDecimal(text string) (Decimal, error) {
 	if err != nil {
 		return Decimal{}, fmt.Errorf("%s is not a plain decimal number", quote(text))
 	}
-	if mantissa == 0 {
-		return Decimal{}, errors.New("a scale of 0 would lose every value")
-	}
 	if negative {
 		mantissa = -mantissa
 	}
@@ -50,6 +47,32 @@ func (s Decimal) Float64() float64 {
 
 // String is the plain decimal, as ParseDecimal reads it.
 func (s Decimal) String() string { return strconv.FormatFloat(s.Float64(), 'f', -1, 64) }
+
+// less compares two decimals exactly.
+func (s Decimal) less(other Decimal) bool { return s.rat().Cmp(other.rat()) < 0 }
+
+func (s Decimal) rat() *big.Rat {
+	power := new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(max(s.Exponent, -s.Exponent))), nil))
+	value := new(big.Rat).SetInt64(s.Mantissa)
+	if s.Exponent < 0 {
+		return value.Quo(value, power)
+	}
+	return value.Mul(value, power)
+}
+
+// parseBits reads one bit, 3, or a field of them, 4-7.
+func parseBits(text string) (Bits, bool) {
+	low, high, field := strings.Cut(text, "-")
+	if !field {
+		high = low
+	}
+	first, err1 := strconv.ParseUint(low, 10, 5)
+	last, err2 := strconv.ParseUint(high, 10, 5)
+	if err1 != nil || err2 != nil || last < first || len(low) > 2 || len(high) > 2 {
+		return Bits{}, false
+	}
+	return Bits{Low: int(first), Width: int(last-first) + 1}, true
+}
 
 // parseWhole reads a whole number as written: decimal, or hexadecimal as registers stand in manuals.
 func parseWhole(text string) (n int64, reason, mend string) {

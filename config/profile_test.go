@@ -92,7 +92,7 @@ func TestProfileProblems(t *testing.T) {
 			"26:11: points[2].type: function coil reads one bit and not u16; write type: bool",
 		}},
 		{"bool in a register", "type: u64\n    unit: kW.h", "type: bool", []string{
-			"20:11: points[1].type: function input_register reads no bool; write u16, or read a coil or discrete_input",
+			"20:11: points[1].type: function input_register reads no bool; write u16, read a coil or discrete_input, or name the register's bit: bits: 3",
 		}},
 		{"unit of another spelling", "unit: kW.h", "unit: kWh", []string{
 			`21:11: points[1].unit: "kWh" is not a unit known here; did you mean kW.h?`,
@@ -120,11 +120,98 @@ func TestProfileProblems(t *testing.T) {
 			"22:35: points[1].missing[1]: 0x10000000000000000 is too large; write at most 16 hexadecimal digits",
 		}},
 		{"keys of the other kind of point", "type: bool", "type: bool\n    unit: \"1\"\n    debounce: 1s", []string{
-			"27:11: points[2].unit: a bool has no unit; remove it",
-			"28:15: points[2].debounce: only a point of function line is debounced; remove it",
+			"27:11: points[2].unit: a point of type bool has no unit; remove it",
+			"28:15: points[2].debounce: only a point of function line has debounce; remove it",
 		}},
 		{"event of a number", "unit: kW.h", "unit: kW.h\n    event: true", []string{
 			"22:12: points[1].event: a point of type u64 has no event; remove it: it is for bool only",
+		}},
+		{"text without length", "type: u64\n    unit: kW.h", "type: ascii\n    scale: 2\n    order: cdab", []string{
+			"16:5: points[1].length: this key is missing; write the number of registers the text takes",
+			"21:12: points[1].scale: a point of type ascii has no scale; remove it",
+			"22:12: points[1].order: a text has no order cdab; write abcd, or badc when the second character comes first",
+		}},
+		{"text too long", "type: u64\n    unit: kW.h", "type: ascii\n    length: 5", []string{
+			"19:14: points[1].address: takes 5 registers, and modbus.max_registers is 4; correct one of the two",
+			"21:13: points[1].length: 5 is out of range; write 1 to 4",
+		}},
+		{"bits of a float", "type: f32", "type: f32\n    bits: 3", []string{
+			"14:11: points[0].bits: a point of type f32 has no bits; remove it: it is for bool, u16 and u32 only",
+		}},
+		{"bits beyond the type", "type: u64", "type: u16\n    bits: 12-16", []string{
+			"21:11: points[1].bits: u16 has 16 bits; write bits of 0 to 15",
+		}},
+		{"bits the wrong way round", "type: u64", "type: u16\n    bits: 7-4", []string{
+			`21:11: points[1].bits: "7-4" names no bits; write one bit, counted from 0, or the lowest and highest: 3, or 4-7`,
+		}},
+		{"a bool of two bits", "type: u64\n    unit: kW.h", "type: bool\n    bits: 1-2", []string{
+			"21:11: points[1].bits: a bool is one bit of one register; write one of 0 to 15, or type: u16 for a field",
+		}},
+		{"bits that share a register and overlap", "    function: coil\n    address: 0\n    type: bool\n", `    function: input_register
+    address: 0x0020
+    type: bool
+    bits: 3
+  - name: state
+    title: {zh: 状态, en: state}
+    function: input_register
+    address: 0x0020
+    type: u16
+    bits: 2-4
+    unit: "1"
+`, []string{
+			"33:11: points[3].bits: overlaps those of point door; correct the bits of one of the two",
+		}},
+		{"scaled by nothing", "unit: kW.h", "unit: kW.h\n    scale_power: sf", []string{
+			`22:18: points[1].scale_power: there is no point "sf"; name a point of this profile`,
+		}},
+		{"a power that is a float", "unit: kW.h", "unit: kW.h\n    scale_power: power", []string{
+			"22:18: points[1].scale_power: point power is no plain s16, and a power of ten is one; correct its type, or use scale_factor",
+		}},
+		{"a factor that is a coil", "unit: kW.h", "unit: kW.h\n    scale_factor: door", []string{
+			"22:19: points[1].scale_factor: point door is of type bool and no number to scale by; name a point that is a number",
+		}},
+		{"scaled by itself", "unit: kW.h", "unit: kW.h\n    scale_factor: energy", []string{
+			"22:19: points[1].scale_factor: point energy is scaled by another itself; name a point that stands by itself",
+		}},
+		{"modulus of no counter", "unit: kW.h", "unit: kW.h\n    modulus: 1000", []string{
+			"22:14: points[1].modulus: only a counter begins again at 0; write counter: true, or remove it",
+		}},
+		{"modulus beyond the type", "type: u64\n    unit: kW.h", "type: bcd16\n    unit: kW.h\n    counter: true\n    modulus: 10001", []string{
+			"23:14: points[1].modulus: 10001 is not a size that bcd16 counts to; write 2 to 10000",
+		}},
+		{"one code twice", "unit: kW.h", "unit: kW.h\n    codes: [{value: 1, title: {zh: 一, en: one}}, {value: 1, title: {zh: 一}}]", []string{
+			"22:58: points[1].codes[1].value: the value 1 is already on line 22; give each value one name",
+			"22:61: points[1].codes[1].title.en: this key is missing; write the name in both languages: {zh: 电压, en: voltage}",
+		}},
+		{"polled faster than it stands", "interval: 10s", "interval: 10s\nleast_interval: 11s", []string{
+			"5:11: interval: 10s is less than least_interval, 11s; correct one of the two",
+		}},
+		{"time-out bounds crossed", "max_registers: 4", "{max_registers: 4, response_timeout: 100ms, least_timeout: 200ms}", []string{
+			"7:62: modbus.least_timeout: 200ms is out of range; write 10ms to 100ms",
+		}},
+		{"block cuts a value", "max_registers: 4", "{max_registers: 4, blocks: [{function: input_register, address: 0x11, count: 4}]}", []string{
+			"12:14: points[0].address: is only in part inside the block at 17 to 20; correct one of the two",
+			"19:14: points[1].address: is only in part inside the block at 17 to 20; correct one of the two",
+		}},
+		{"identity of nothing", "interval: 10s", "interval: 10s\nidentity: [{point: frequency, least: 45, most: 65}, {point: power, least: 0, most: -1.5}]", []string{
+			`6:20: identity[0].point: there is no point "frequency"; name a point of this profile`,
+			"6:84: identity[1].most: -1.5 is less than 0; correct one of the two",
+		}},
+		{"delivered", "interval: 10s", "interval: 10s\ndelivered: {baud: 9601, unit: 248}", []string{
+			"6:19: delivered.baud: 9601 is not a usual rate; write one of: 1200 2400 4800 9600 14400 19200 38400 57600 115200",
+			"6:31: delivered.unit: 248 is out of range; write 1 to 247",
+		}},
+		{"writes", "interval: 10s", `interval: 10s
+writes:
+  - {name: clear, title: {zh: 清零, en: clear}, function: input_register, address: 1, type: u16, allowed: [1]}
+  - {name: relay, title: {zh: 继电器, en: relay}, function: coil, address: 1, type: u16}
+  - {name: level, title: {zh: 水平, en: level}, function: holding_register, address: 1, type: u16, allowed: [65536]}
+  - {name: level, title: {zh: 水平, en: level}, function: holding_register, address: 1, type: u16}`, []string{
+			"7:57: writes[0].function: function input_register cannot be written; write one of: coil, holding_register, line",
+			"8:82: writes[1].type: a coil is not written as u16; write bool for coil and line, else one of u16, s16, u32, s32",
+			"9:108: writes[2].allowed[0]: 65536 does not fit u16; write 0 to 65535",
+			"10:5: writes[3].allowed: this key is missing; list the raw values that may be written",
+			`10:12: writes[3].name: the name "level" is already on line 9; give each a name of its own`,
 		}},
 		{"line among registers", "function: coil\n    address: 0\n", "function: line\n    address: 0\n", []string{
 			"8:1: points: a point of function line is not alone; a device on a line has that one point; make a profile for each",

@@ -11,6 +11,7 @@ import (
 var (
 	nameForm   = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 	pointForm  = regexp.MustCompile(`^[a-z0-9_]{1,32}$`)
+	lineForm   = regexp.MustCompile(`^[!-.0-~]{1,31}$`) // printable, without blank and slash; the kernel's names are at most 31 bytes
 	originForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,98}[A-Za-z0-9])?$`)
 )
 

@@ -72,13 +72,13 @@ var wrongContent = []wrong{
 		"6:5: buses[0].name: this key is missing; write 1 to 64 of a-z 0-9 and -",
 	}},
 	{"bus without kind", "    kind: modbus-rtu\n", "", []string{
-		"13:5: buses[1].kind: this key is missing; write one of: modbus-tcp, modbus-rtu, gpio, gpio-sim",
+		"13:5: buses[1].kind: this key is missing; write one of: modbus-tcp, modbus-rtu, modbus-rtu-tcp, gpio, gpio-sim",
 	}},
 	{"unknown kind of bus", "kind: modbus-rtu", "kind: modbus_rtu", []string{
 		`14:11: buses[1].kind: "modbus_rtu" is not known; did you mean modbus-rtu?`,
 	}},
 	{"quite unknown kind of bus", "kind: modbus-rtu", "kind: profinet", []string{
-		`14:11: buses[1].kind: "profinet" is not known; write one of: modbus-tcp, modbus-rtu, gpio, gpio-sim`,
+		`14:11: buses[1].kind: "profinet" is not known; write one of: modbus-tcp, modbus-rtu, modbus-rtu-tcp, gpio, gpio-sim`,
 	}},
 	{"bus name twice", "name: meters", "name: bins", []string{
 		`13:11: buses[1].name: the bus name "bins" is already on line 6; give each bus a name of its own`,
@@ -95,8 +95,9 @@ var wrongContent = []wrong{
 	{"port that is none", "192.168.1.10", "192.168.1.10:modbus", []string{
 		`8:14: buses[0].address: "modbus" is not a port; write a port from 1 to 65535 behind the colon`,
 	}},
-	{"key of another kind", "    address: 192.168.1.10", "    address: 192.168.1.10\n    baud: 9600", []string{
-		"9:11: buses[0].baud: a bus of kind modbus-tcp has no baud, only modbus-rtu has; remove it, or correct the kind",
+	{"key of another kind", "    address: 192.168.1.10", "    address: 192.168.1.10\n    rs485: rts-high\n    chip: x", []string{
+		"9:12: buses[0].rs485: a bus of kind modbus-tcp has no rs485, only modbus-rtu has; remove it, or correct the kind",
+		"10:11: buses[0].chip: a bus of kind modbus-tcp has no chip, only gpio has; remove it, or correct the kind",
 	}},
 	{"keys of the right kind missing", "    port: /dev/ttyS1", "    chip: x", []string{
 		"13:5: buses[1].port: this key is missing; name the serial port, for example port: /dev/serial/by-id/...",
@@ -146,7 +147,7 @@ var wrongContent = []wrong{
 		"13:15: buses[0].devices[0].line: a Modbus device has no line; remove it, and write its unit id as unit",
 	}},
 	{"no line", "line: 17", "unit: 3", []string{
-		"22:9: buses[2].devices[0].line: this key is missing; write the line's offset on its chip, 0 to 1023",
+		"22:9: buses[2].devices[0].line: this key is missing; write the line's offset on its chip, 0 to 1023, or its name as line_name",
 		"22:59: buses[2].devices[0].unit: a device on a bus of kind gpio-sim has no unit; remove it, and write the number of its line as line",
 	}},
 	{"line too high", "line: 17", "line: 1024", []string{
@@ -169,7 +170,7 @@ var wrongContent = []wrong{
 		"1:10: version: version 2 is not known to this program; write version: 1",
 		`2:15: gateway.id: "A" cannot be a name here; write 1 to 64 of a-z 0-9 and -, for example hub-1`,
 		"4:5: buses[0].name: this key is missing; write 1 to 64 of a-z 0-9 and -",
-		`4:11: buses[0].kind: "x" is not known; write one of: modbus-tcp, modbus-rtu, gpio, gpio-sim`,
+		`4:11: buses[0].kind: "x" is not known; write one of: modbus-tcp, modbus-rtu, modbus-rtu-tcp, gpio, gpio-sim`,
 		"5:15: buses[0].devices[0].name: this key is missing; write 1 to 64 of a-z 0-9 and -",
 		"5:15: buses[0].devices[0].profile: this key is missing; name the device's profile; hubagent check --profiles lists them",
 		"5:22: buses[0].devices[0].unit: 1.5 has a fraction or exponent and should be a whole number; write it without, for example 12",

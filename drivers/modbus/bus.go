@@ -122,6 +122,7 @@ func (b *Bus) Read(ctx context.Context, device config.Device) (drivers.Sample, e
 			s.Readings[i] = drivers.Reading{Point: p.Name, Unit: p.Unit, Quality: drivers.Missing, Why: err.Why()}
 		}
 	}
+	scaleBy(device.Model, s.Readings)
 	if s.At.IsZero() {
 		s.At = time.Now()
 	}
@@ -179,6 +180,6 @@ func (r request) take(p *config.Profile, data []byte, readings []drivers.Reading
 			readings[i] = decodeBit(point, data[at/8]>>(at%8)&1 == 1)
 			continue
 		}
-		readings[i] = decode(point, data[2*at:2*(at+point.Type.Registers())])
+		readings[i] = decode(point, data[2*at:2*(at+point.Registers())])
 	}
 }

@@ -257,3 +257,89 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestDecodeOfOtherForms(t *testing.T) {
+	decimal := func(text string) config.Decimal {
+		d, err := config.ParseDecimal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	idle := []config.Code{{Value: 0}, {Value: 3}}
+	for _, c := range []struct {
+		name  string
+		point config.Point
+		raw   string
+		want  string
+		flag  drivers.Quality
+		why   string
+	}{
+		{"offset", config.Point{Type: config.U16, Scale: decimal("0.1"), Offset: decimal("-40")}, "02 8F", "25.5", drivers.Good, ""},
+		{"offset of a negative number", config.Point{Type: config.S16, Scale: decimal("0.1"), Offset: decimal("0.05")}, "FF FF", "-0.05", drivers.Good, ""},
+		{"offset alone", config.Point{Type: config.U16, Offset: decimal("-100")}, "00 64", "0", drivers.Good, ""},
+		{"offset of a float", config.Point{Type: config.F32, Offset: decimal("1")}, "3F C0 00 00", "2.5", drivers.Good, ""},
+		{"one bit of a register", config.Point{Type: config.Bool, Bits: config.Bits{Low: 9, Width: 1}}, "02 00", "1", drivers.Good, ""},
+		{"one bit, inverted", config.Point{Type: config.Bool, Bits: config.Bits{Low: 9, Width: 1}, Invert: true}, "02 00", "0", drivers.Good, ""},
+		{"field of bits", config.Point{Type: config.U16, Bits: config.Bits{Low: 4, Width: 4}}, "12 34", "3", drivers.Good, ""},
+		{"field over the words, low word first", config.Point{Type: config.U32, Order: config.CDAB, Bits: config.Bits{Low: 12, Width: 8}}, "56 78 12 34", "69", drivers.Good, ""},
+		{"all bits", config.Point{Type: config.U32, Bits: config.Bits{Width: 32}}, "FF FF FF FF", "4294967295", drivers.Good, ""},
+		{"scaled field", config.Point{Type: config.U16, Bits: config.Bits{Low: 8, Width: 8}, Scale: decimal("0.5")}, "07 FF", "3.5", drivers.Good, ""},
+		{"sentinel of the whole register", config.Point{Type: config.U16, Bits: config.Bits{Low: 8, Width: 8}, Missing: []int64{0xFFFF}}, "FF FF", "", drivers.Missing, "sentinel"},
+		{"bcd", config.Point{Type: config.BCD32, Scale: decimal("0.01")}, "00 12 34 56", "1234.56", drivers.Good, ""},
+		{"bcd, low word first", config.Point{Type: config.BCD32, Order: config.CDAB}, "34 56 00 12", "123456", drivers.Good, ""},
+		{"bcd of sixteen digits", config.Point{Type: config.BCD64}, "99 99 99 99 99 99 99 99", "9999999999999999", drivers.Good, ""},
+		{"bcd with a digit above nine", config.Point{Type: config.BCD16}, "12 3A", "", drivers.Missing, "digits"},
+		{"text", config.Point{Type: config.ASCII, Length: 4}, "53 4E 30 30 37 00 FF FF", "SN007", drivers.Good, ""},
+		{"text, second character first", config.Point{Type: config.ASCII, Length: 2, Order: config.BADC}, "4E 53 20 37", "SN7", drivers.Good, ""},
+		{"no text", config.Point{Type: config.ASCII, Length: 1}, "E4 B8", "", drivers.Missing, "encoding"},
+		{"empty text", config.Point{Type: config.ASCII, Length: 1}, "00 00", "", drivers.Good, ""},
+		{"known code", config.Point{Type: config.U16, Codes: idle}, "00 03", "3", drivers.Good, ""},
+		{"unknown code", config.Point{Type: config.U16, Codes: idle}, "00 04", "4", drivers.Suspect, "code"},
+		{"negative code", config.Point{Type: config.S16, Codes: []config.Code{{Value: -1}}}, "FF FF", "-1", drivers.Good, ""},
+		{"beyond the counter", config.Point{Type: config.U32, Counter: true, Modulus: 1000}, "00 00 03 E8", "1000", drivers.Suspect, "modulus"},
+		{"the counter's last", config.Point{Type: config.U32, Counter: true, Modulus: 1000}, "00 00 03 E7", "999", drivers.Good, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := decode(c.point, raw(c.raw))
+			if got := r.Value.String(); got != c.want || r.Quality != c.flag || r.Why != c.why || (r.Value.IsNone()) != (c.flag == drivers.Missing) {
+				t.Errorf("%q, flag %d, %q; want %q, flag %d, %q", got, r.Quality, r.Why, c.want, c.flag, c.why)
+			}
+		})
+	}
+}
+
+// SunSpec Information Model Specification, "sunssf": the value is the register x 10^sf, and 0x8000 means that the point
+// is not there. A register of volts 2405 with sf -1 is 240.5 V.
+func TestScaleFromAnotherRegister(t *testing.T) {
+	profile := &config.Profile{Points: []config.Point{
+		{Name: "voltage", Type: config.S16, ScalePower: "voltage_sf"},
+		{Name: "voltage_sf", Type: config.S16, Missing: []int64{0x8000}},
+		{Name: "current", Type: config.U16, Scale: config.Decimal{Mantissa: 1, Exponent: -3}, ScaleFactor: "ct"},
+		{Name: "ct", Type: config.U16},
+	}}
+	for _, c := range []struct {
+		name                     string
+		voltage, sf, current, ct string
+		want                     []string
+		flags                    []drivers.Quality
+	}{
+		{"both good", "09 65", "FF FF", "13 88", "00 28", []string{"240.5", "-1", "200", "40"}, []drivers.Quality{1, 1, 1, 1}},
+		{"a positive power", "00 07", "00 02", "00 00", "00 28", []string{"700", "2", "0", "40"}, []drivers.Quality{1, 1, 1, 1}},
+		{"power not there", "09 65", "80 00", "13 88", "00 28", []string{"", "", "200", "40"}, []drivers.Quality{9, 9, 1, 1}},
+		{"power out of its range", "09 65", "00 0B", "13 88", "00 28", []string{"", "11", "200", "40"}, []drivers.Quality{9, 1, 1, 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var readings []drivers.Reading
+			for i, text := range []string{c.voltage, c.sf, c.current, c.ct} {
+				readings = append(readings, decode(profile.Points[i], raw(text)))
+			}
+			scaleBy(profile, readings)
+			for i, r := range readings {
+				if r.Value.String() != c.want[i] || r.Quality != c.flags[i] {
+					t.Errorf("%s is %q, flag %d, %q; want %q, flag %d", r.Point, r.Value, r.Quality, r.Why, c.want[i], c.flags[i])
+				}
+			}
+		})
+	}
+}

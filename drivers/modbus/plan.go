@@ -53,7 +53,7 @@ func plan(p *config.Profile) []request {
 	var requests []request
 	for _, i := range order {
 		point := p.Points[i]
-		alone := span(p.Modbus, request{function: point.Function, start: point.Address, count: max(point.Type.Registers(), 1)})
+		alone := span(p.Modbus, request{function: point.Function, start: point.Address, count: max(point.Registers(), 1)})
 		alone.points = []int{i}
 		if n := len(requests); n > 0 {
 			if joined, ok := join(p.Modbus, requests[n-1], alone); ok {
