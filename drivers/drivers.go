@@ -108,6 +108,7 @@ type Error struct {
 	Failure Failure
 	Device  string
 	At      string // what was asked for, e.g. "input register 0-37" or "line 17"
+	Write   bool   // it was to be written, not read
 	Code    byte   // Exception: the code
 	Detail  string // what was seen, in words; may be empty
 }
@@ -122,7 +123,11 @@ func (e *Error) Why() string {
 
 // Error names device, place and failure.
 func (e *Error) Error() string {
-	s := fmt.Sprintf("cannot read %s of %s: %s", e.At, e.Device, e.Why())
+	verb := "read"
+	if e.Write {
+		verb = "write"
+	}
+	s := fmt.Sprintf("cannot %s %s of %s: %s", verb, e.At, e.Device, e.Why())
 	if e.Detail != "" {
 		s += ": " + e.Detail
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/goburrow/modbus"
 
 	"hubagent/config"
+	"hubagent/drivers"
 )
 
 // One poll of an SDM630: three requests, their answers, 24 values.
@@ -23,11 +24,11 @@ func BenchmarkPollSDM630(b *testing.B) {
 		far  func(far net.Conn)
 	}{
 		{"RTU", func(near net.Conn) *Bus {
-			packager, line := modbus.NewRTUClientHandler(""), newRTULine(config.Bus{Baud: 115200})
+			packager, line := modbus.NewRTUClientHandler(""), newRTULine(config.Bus{Baud: 115200}, nil)
 			line.open = func() (stream, error) { return near, nil }
 			line.silence = 0 // or only the pauses would be measured
 			line.perByte = 0
-			return newBus(config.Bus{Timeout: time.Minute}, packager, line, func(unit byte) { packager.SlaveId = unit })
+			return newBus(config.Bus{Timeout: time.Minute}, packager, line, func(unit byte) { packager.SlaveId = unit }, drivers.With{})
 		}, func(far net.Conn) {
 			request := make([]byte, 8)
 			for {
@@ -39,8 +40,8 @@ func BenchmarkPollSDM630(b *testing.B) {
 		}},
 		{"TCP", func(near net.Conn) *Bus {
 			packager := modbus.NewTCPClientHandler("")
-			line := &tcpLine{dial: func(context.Context) (net.Conn, error) { return near, nil }}
-			return newBus(config.Bus{Timeout: time.Minute}, packager, line, func(unit byte) { packager.SlaveId = unit })
+			line := &tcpLine{dialer: &dialer{dial: func(context.Context) (net.Conn, error) { return near, nil }}}
+			return newBus(config.Bus{Timeout: time.Minute}, packager, line, func(unit byte) { packager.SlaveId = unit }, drivers.With{})
 		}, func(far net.Conn) {
 			request := make([]byte, 12)
 			for {

@@ -10,6 +10,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/goburrow/modbus"
@@ -29,9 +31,17 @@ const retries = 1
 // line is one RTU line or TCP connection, as a transporter for goburrow's client.
 type line interface {
 	modbus.Transporter
-	// begin sets what the next Sends need: the deadline for an answer to each, the device's delays, and ctx.
-	begin(ctx context.Context, timeout time.Duration, limits config.ModbusLimits)
+	// begin sets what the next Sends need: how long an answer to each is waited for, the device's delays, and ctx.
+	begin(ctx context.Context, w wait, limits config.ModbusLimits)
+	// took is how long the device let its last good answer wait, without the time of the bytes on the wire.
+	took() time.Duration
 	Close() error
+}
+
+// wait is how long a device may take for an answer.
+type wait struct {
+	answer  time.Duration // until the answer is given up
+	longest time.Duration // the device may take, by bus or profile: until twice this an answer may come late
 }
 
 // interrupt ends what waits for the connection when ctx ends. stop is called when nothing waits any more; it sees to it
@@ -55,54 +65,72 @@ type Bus struct {
 	line   line
 	unit   func(byte) // sets the unit id of the next request
 	client modbus.Client
-	plans  map[*config.Profile][]request
+	log    *slog.Logger
+	plans  map[planKey][]request
+	delays map[int]*delay // of a unit's answers
+}
+
+// planKey tells plans apart: devices of one model may run firmware of different ages, and refuse different requests.
+type planKey struct {
+	unit  int
+	model *config.Profile
 }
 
 var _ drivers.Bus = (*Bus)(nil)
 
 // OpenRTU makes a bus of a serial port. The port is opened at the first Read, and again after it was lost.
-func OpenRTU(b config.Bus, _ drivers.With) (drivers.Bus, error) {
+func OpenRTU(b config.Bus, with drivers.With) (drivers.Bus, error) {
 	if _, err := speed(b.Baud); err != nil {
 		return nil, err
 	}
 	packager := modbus.NewRTUClientHandler("")
-	return newBus(b, packager, newRTULine(b), func(unit byte) { packager.SlaveId = unit }), nil
+	return newBus(b, packager, newRTULine(b, with.Log), func(unit byte) { packager.SlaveId = unit }, with), nil
+}
+
+// OpenRTUTCP makes a bus of a converter that passes RTU frames through between a TCP connection and its line. It is
+// connected to at the first Read, and again after the connection was lost.
+func OpenRTUTCP(b config.Bus, with drivers.With) (drivers.Bus, error) {
+	packager := modbus.NewRTUClientHandler("")
+	return newBus(b, packager, newRTUTCPLine(b, with.Log), func(unit byte) { packager.SlaveId = unit }, with), nil
 }
 
 // OpenTCP makes a bus of a Modbus TCP server or converter. It is connected to at the first Read, and again after the
 // connection was lost.
-func OpenTCP(b config.Bus, _ drivers.With) (drivers.Bus, error) {
+func OpenTCP(b config.Bus, with drivers.With) (drivers.Bus, error) {
 	packager := modbus.NewTCPClientHandler("")
-	return newBus(b, packager, newTCPLine(b), func(unit byte) { packager.SlaveId = unit }), nil
+	return newBus(b, packager, newTCPLine(b), func(unit byte) { packager.SlaveId = unit }, with), nil
 }
 
-func newBus(b config.Bus, packager modbus.Packager, l line, unit func(byte)) *Bus {
-	return &Bus{config: b, line: l, unit: unit, client: modbus.NewClient2(packager, l), plans: map[*config.Profile][]request{}}
+func newBus(b config.Bus, packager modbus.Packager, l line, unit func(byte), with drivers.With) *Bus {
+	log := with.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Bus{
+		config: b, line: l, unit: unit, client: modbus.NewClient2(packager, l), log: log.With("bus", b.Name),
+		plans: map[planKey][]request{}, delays: map[int]*delay{},
+	}
 }
 
 // Close closes the port or connection.
 func (b *Bus) Close() error { return b.line.Close() }
 
 // Read implements drivers.Bus. One request a poll that meets noise is sent once more. When a device stays silent, or
-// the line is gone, its other requests are not sent: they would only wait as long again.
+// the line is gone, its other requests are not sent: they would only wait as long again. A request that the device
+// refuses for its addresses is split, and stays so.
 func (b *Bus) Read(ctx context.Context, device config.Device) (drivers.Sample, error) {
 	s := drivers.Sample{Device: device.Name, Readings: make([]drivers.Reading, len(device.Model.Points))}
-	limits := device.Model.Modbus
-	timeout := cmp.Or(b.config.Timeout, limits.ResponseTimeout, defaultTimeout)
+	x := exchanges{Bus: b, device: device, delay: b.delay(device.Unit), tries: retries}
 	b.unit(byte(device.Unit))
-	var first, dead *drivers.Error
-	tries := retries
-	for _, r := range b.plan(device.Model) {
-		err := dead
-		var data []byte
-		if dead == nil {
-			b.line.begin(ctx, timeout, limits)
-			data, err = b.send(r)
-			if err != nil && tries > 0 && ctx.Err() == nil && err.Failure == drivers.CRC {
-				tries--
-				data, err = b.send(r)
-			}
-		}
+	key := planKey{device.Unit, device.Model}
+	plan, planned := b.plans[key]
+	if !planned {
+		plan = b.plan(device.Model)
+		b.plans[key] = plan
+	}
+	for i := 0; i < len(plan); i++ {
+		r := plan[i]
+		data, err := x.ask(ctx, r)
 		if err == nil {
 			if s.At.IsZero() {
 				s.At = time.Now()
@@ -110,16 +138,18 @@ func (b *Bus) Read(ctx context.Context, device config.Device) (drivers.Sample, e
 			r.take(device.Model, data, s.Readings)
 			continue
 		}
-		err.Device = device.Name
-		if first == nil {
-			first = err
+		if err.Failure == drivers.Exception && (err.Code == illegalAddress || err.Code == illegalValue) {
+			if parts := split(device.Model, r); len(parts) > 1 {
+				b.log.Info("device refuses a request; it is split from now on", "device", device.Name, "request", r.String(), "why", err.Why(), "parts", len(parts))
+				plan = slices.Concat(plan[:i], parts, plan[i+1:])
+				b.plans[key] = plan
+				i--
+				continue
+			}
 		}
-		if err.Failure == drivers.Timeout || err.Failure == drivers.Link {
-			dead = err
-		}
-		for _, i := range r.points {
-			p := device.Model.Points[i]
-			s.Readings[i] = drivers.Reading{Point: p.Name, Unit: p.Unit, Quality: drivers.Missing, Why: err.Why()}
+		for _, k := range r.points {
+			p := device.Model.Points[k]
+			s.Readings[k] = drivers.Reading{Point: p.Name, Unit: p.Unit, Quality: drivers.Missing, Why: err.Why()}
 		}
 	}
 	scaleBy(device.Model, s.Readings)
@@ -129,37 +159,101 @@ func (b *Bus) Read(ctx context.Context, device config.Device) (drivers.Sample, e
 	if ctx.Err() != nil {
 		return s, ctx.Err()
 	}
-	if first != nil {
-		return s, first
+	if x.first != nil {
+		return s, x.first
 	}
 	return s, nil
 }
 
-func (b *Bus) plan(p *config.Profile) []request {
-	if b.plans[p] == nil {
-		b.plans[p] = plan(p)
-	}
-	return b.plans[p]
+// The exception codes by which a device refuses the addresses of a request (Modbus Application Protocol V1.1b3, 7).
+const (
+	illegalAddress = 2
+	illegalValue   = 3
+)
+
+// exchanges are the requests of one poll.
+type exchanges struct {
+	*Bus
+	device config.Device
+	delay  *delay
+	tries  int
+	first  *drivers.Error // the poll's first failure
+	dead   *drivers.Error // why nothing more is sent
 }
+
+// ask sends a request, once more after noise.
+func (x *exchanges) ask(ctx context.Context, r request) ([]byte, *drivers.Error) {
+	if x.dead != nil {
+		return nil, x.dead
+	}
+	limits := x.device.Model.Modbus
+	longest := cmp.Or(x.config.Timeout, limits.ResponseTimeout, defaultTimeout)
+	w := wait{x.delay.timeout(limits.LeastTimeout, longest), longest}
+	x.line.begin(ctx, w, limits)
+	data, err := x.send(r)
+	if err != nil && x.tries > 0 && ctx.Err() == nil && err.Failure == drivers.CRC {
+		x.tries--
+		data, err = x.send(r)
+	}
+	if err == nil {
+		x.delay.add(x.line.took())
+		return data, nil
+	}
+	err.Device = x.device.Name
+	if x.first == nil {
+		x.first = err
+	}
+	switch err.Failure {
+	case drivers.Timeout:
+		x.delay.forget()
+		x.dead = err
+	case drivers.Link:
+		x.dead = err
+	}
+	return nil, err
+}
+
+func (b *Bus) delay(unit int) *delay {
+	if b.delays[unit] == nil {
+		b.delays[unit] = new(delay)
+	}
+	return b.delays[unit]
+}
+
+func (b *Bus) plan(p *config.Profile) []request { return plan(p) }
 
 // send does one request and checks the length of its answer, which goburrow does not.
 func (b *Bus) send(r request) ([]byte, *drivers.Error) {
-	read := map[config.Function]func(address, quantity uint16) ([]byte, error){
-		config.Coil: b.client.ReadCoils, config.DiscreteInput: b.client.ReadDiscreteInputs,
-		config.HoldingRegister: b.client.ReadHoldingRegisters, config.InputRegister: b.client.ReadInputRegisters,
-	}[r.function]
-	data, err := read(uint16(r.start), uint16(r.count))
+	var data []byte
+	var err error
+	switch address, count := uint16(r.start), uint16(r.count); r.function {
+	case config.Coil:
+		data, err = b.client.ReadCoils(address, count)
+	case config.DiscreteInput:
+		data, err = b.client.ReadDiscreteInputs(address, count)
+	case config.HoldingRegister:
+		data, err = b.client.ReadHoldingRegisters(address, count)
+	case config.InputRegister:
+		data, err = b.client.ReadInputRegisters(address, count)
+	}
 	want := 2 * r.count
 	if r.isBits() {
 		want = (r.count + 7) / 8
 	}
+	if err == nil && len(data) != want {
+		err = &drivers.Error{Failure: drivers.Frame, Detail: fmt.Sprintf("answer has %d bytes of data, not %d", len(data), want)}
+	}
+	if err != nil {
+		return nil, failure(err, r.String())
+	}
+	return data, nil
+}
+
+// failure is what went wrong with a request, told apart.
+func failure(err error, at string) *drivers.Error {
 	var failed *drivers.Error
 	var refused *modbus.ModbusError
 	switch {
-	case err == nil && len(data) == want:
-		return data, nil
-	case err == nil:
-		failed = &drivers.Error{Failure: drivers.Frame, Detail: fmt.Sprintf("answer has %d bytes of data, not %d", len(data), want)}
 	case errors.As(err, &refused):
 		failed = &drivers.Error{Failure: drivers.Exception, Code: refused.ExceptionCode}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -167,8 +261,8 @@ func (b *Bus) send(r request) ([]byte, *drivers.Error) {
 	case !errors.As(err, &failed):
 		failed = &drivers.Error{Failure: drivers.Frame, Detail: err.Error()}
 	}
-	failed.At = r.String()
-	return nil, failed
+	failed.At = at
+	return failed
 }
 
 // take decodes an answer into the readings of its points.

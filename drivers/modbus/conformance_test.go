@@ -152,6 +152,44 @@ func TestConformanceRTU(t *testing.T) {
 	})
 }
 
+// converter passes RTU frames between one TCP connection at a time and a simulated line, until stop is called.
+func (s simulated) converter(t *testing.T, address string) (stop func(), at string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return task(t, func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, func() { listener.Close() })()
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return err
+			}
+			s.ServeRTU(ctx, conn, s.bus) // until the master hangs up
+			conn.Close()
+		}
+	}), listener.Addr().String()
+}
+
+func TestConformanceRTUOverTCP(t *testing.T) {
+	t.Run("silent device", func(t *testing.T) {
+		drivertest.Run(t, func(t *testing.T) drivertest.Rig {
+			s := newSimulated(t, config.ModbusRTUTCP, "hub-bin")
+			_, s.bus.Address = s.converter(t, "127.0.0.1:0")
+			return s.rig(OpenRTUTCP, drivers.Timeout, func() { s.silence(talker, mute) }, func() { s.silence(mute) })
+		})
+	})
+	t.Run("converter gone", func(t *testing.T) {
+		drivertest.Run(t, func(t *testing.T) drivertest.Rig {
+			s := newSimulated(t, config.ModbusRTUTCP, "hub-bin")
+			stop, address := s.converter(t, "127.0.0.1:0")
+			s.bus.Address = address
+			return s.rig(OpenRTUTCP, drivers.Link, func() { stop() }, func() { stop, _ = s.converter(t, address) })
+		})
+	})
+}
+
 // Every shipped Modbus model can be read through the whole of it: plan, line, simulated device and back.
 func TestShippedProfilesAreRead(t *testing.T) {
 	for _, id := range []string{"acrel-adl400", "eastron-sdm630", "hub-bin", "waveshare-io-8ch-camera"} {

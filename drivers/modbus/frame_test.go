@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"hubagent/drivers"
 )
@@ -49,14 +50,75 @@ func TestCut(t *testing.T) {
 		{"foreign and a beginning", append(slices.Clone(foreign), 1, 4), "", seen{foreign: foreign, begun: true}, drivers.Frame},
 		{"echo", raw(ask), "", seen{}, drivers.Timeout},
 		{"echo and answer", raw(ask + answer), answer, seen{}, 0},
+		{"another master's request", raw(frame("02 03 00 00 00 02")), "", seen{foreign: raw(frame("02 03 00 00 00 02")), master: true}, drivers.Frame},
 	} {
 		got, s := cut(raw(ask), c.in)
-		if !bytes.Equal(got, raw(c.answer)) || s.begun != c.want.begun || s.noise != c.want.noise || !bytes.Equal(s.foreign, c.want.foreign) {
+		if !bytes.Equal(got, raw(c.answer)) || s.begun != c.want.begun || s.noise != c.want.noise || !bytes.Equal(s.foreign, c.want.foreign) || s.master != c.want.master {
 			t.Errorf("%s: % x and %+v, want %s and %+v", c.name, got, s, c.answer, c.want)
 		}
 		if c.fails != 0 && s.failure(c.in).Failure != c.fails {
 			t.Errorf("%s: %s, want %s", c.name, s.failure(c.in).Failure, c.fails)
 		}
+	}
+}
+
+// A request for 20 coils from 0x0300 on has, to its last byte, the form of an answer with 3 bytes of data.
+func TestEchoThatLooksLikeTheAnswer(t *testing.T) {
+	request := raw(frame("01 01 03 00 00 14"))
+	if got, s := cut(request, request); got != nil || s.failure(request).Failure != drivers.Timeout {
+		t.Errorf("its echo is taken for the answer % x", got)
+	}
+	want := raw(frame("01 01 03 01 02 03"))
+	if got, _ := cut(request, slices.Concat(request, want)); !bytes.Equal(got, want) {
+		t.Errorf("the answer behind the echo is % x", got)
+	}
+}
+
+func TestOverheard(t *testing.T) {
+	request, reply := raw(frame("05 03 00 10 00 02")), raw(frame("05 03 04 00 01 00 02"))
+	for name, c := range map[string]struct{ in, want []byte }{
+		"nothing":               {nil, nil},
+		"an answer only":        {reply, nil},
+		"a request and answer":  {slices.Concat(request, reply), request},
+		"behind noise":          {slices.Concat(raw("FF 00 FF"), request), request},
+		"cut short":             {request[:7], nil},
+		"an answer of 8 bytes":  {raw(frame("05 01 03 01 02 03")), nil},
+		"a write or its answer": {raw(frame("05 06 00 01 00 03")), nil},
+	} {
+		if got := overheard(c.in); !bytes.Equal(got, c.want) {
+			t.Errorf("%s: % x, want % x", name, got, c.want)
+		}
+	}
+}
+
+func TestDelay(t *testing.T) {
+	const ms = time.Millisecond
+	var d delay
+	if got := d.timeout(200*ms, 500*ms); got != 500*ms {
+		t.Errorf("of an unknown device %s", got)
+	}
+	for range 20 {
+		d.add(30 * ms)
+	}
+	if got := d.timeout(20*ms, 500*ms); got < 30*ms || got > 35*ms {
+		t.Errorf("of a steady device %s", got)
+	}
+	if got := d.timeout(200*ms, 500*ms); got != 200*ms {
+		t.Errorf("of a fast device %s, below its least", got)
+	}
+	d.add(200 * ms)
+	if got := d.timeout(20*ms, 500*ms); got < 200*ms {
+		t.Errorf("after a slow answer %s", got)
+	}
+	for range 20 {
+		d.add(900 * ms)
+	}
+	if got := d.timeout(20*ms, 500*ms); got != 500*ms {
+		t.Errorf("of a slow device %s, beyond its longest", got)
+	}
+	d.forget()
+	if got := d.timeout(20*ms, 500*ms); got != 500*ms {
+		t.Errorf("after a silence %s", got)
 	}
 }
 

@@ -88,3 +88,6 @@ func join(limits config.ModbusLimits, a, b request) (request, bool) {
 	}
 	return request{a.function, a.start, end - a.start, slices.Concat(a.points, b.points)}, true
 }
+
+// split is what to ask instead of a request that the device refuses.
+func split(*config.Profile, request) []request { return nil }

@@ -1,9 +1,12 @@
 package modbus
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -27,30 +30,50 @@ type rtuLine struct {
 	lastUnit byte
 	lastEnd  time.Time          // when the line was last busy
 	late     map[byte]time.Time // until when a unit may still answer an earlier request
+	log      *slog.Logger
+	answered time.Duration // see took
+	warned   time.Time     // when another master was last spoken of
+	counted  lineCounts
+	reopens  bool // a loss of the connection may be the far end's rest and not a fault
 
-	ctx     context.Context
-	timeout time.Duration
-	limits  config.ModbusLimits
+	ctx    context.Context
+	wait   wait
+	limits config.ModbusLimits
 }
+
+// warnPause is the least time between two words about another master.
+const warnPause = time.Hour
 
 // minSilence is the least wait for more bytes before a damaged answer is given up. USB adapters deliver a frame in
 // pieces up to 16 ms apart, so real gaps are no measure.
 const minSilence = 20 * time.Millisecond
 
-func newRTULine(b config.Bus) *rtuLine {
-	perByte := 11 * time.Second / time.Duration(b.Baud)
+func newRTULine(b config.Bus, log *slog.Logger) *rtuLine {
+	baud := cmp.Or(b.Baud, 9600) // behind a converter that does not say, the slower one is the safer
+	perByte := 11 * time.Second / time.Duration(baud)
 	silence := perByte * 7 / 2
-	if b.Baud > 19200 { // Modbus over Serial Line V1.02, 2.5.1.1: fixed above 19,200 Bd
+	if baud > 19200 { // Modbus over Serial Line V1.02, 2.5.1.1: fixed above 19,200 Bd
 		silence = 1750 * time.Microsecond
 	}
 	return &rtuLine{
-		open: func() (stream, error) { return openPort(b) }, silence: silence, perByte: perByte, late: map[byte]time.Time{},
+		open: func() (stream, error) { return openPort(b) }, silence: silence, perByte: perByte, late: map[byte]time.Time{}, log: log,
 	}
 }
 
-func (l *rtuLine) begin(ctx context.Context, timeout time.Duration, limits config.ModbusLimits) {
-	l.ctx, l.timeout, l.limits = ctx, timeout, limits
+// newRTUTCPLine makes a line behind a converter that passes bytes through. Silences are kept as on a port: the line
+// behind the converter needs them.
+func newRTUTCPLine(b config.Bus, log *slog.Logger) *rtuLine {
+	l, d := newRTULine(b, log), newDialer(b.Address)
+	l.open = func() (stream, error) { return d.connect(l.ctx) }
+	l.reopens = true
+	return l
 }
+
+func (l *rtuLine) begin(ctx context.Context, w wait, limits config.ModbusLimits) {
+	l.ctx, l.wait, l.limits = ctx, w, limits
+}
+
+func (l *rtuLine) took() time.Duration { return l.answered }
 
 // Close closes the port.
 func (l *rtuLine) Close() error {
@@ -64,13 +87,37 @@ func (l *rtuLine) Close() error {
 
 // Send implements goburrow's Transporter: it puts a frame on the line and returns the answer that belongs to it. The
 // answer's unit, function, byte count and CRC are checked. The error is a *drivers.Error or ctx's.
+//
+// Converters close connections that have rested for a while, and say so only to the next request. So a connection that
+// is found lost is made anew, once, and the request sent again. A port that is lost was pulled out, and is not.
 func (l *rtuLine) Send(frame []byte) ([]byte, error) {
+	used := l.port != nil
+	answer, err := l.try(frame)
+	var failed *drivers.Error
+	if l.reopens && used && errors.As(err, &failed) && failed.Failure == drivers.Link {
+		answer, err = l.try(frame)
+	}
+	return answer, err
+}
+
+func (l *rtuLine) try(frame []byte) ([]byte, error) {
 	if l.port == nil {
 		port, err := l.open()
+		if l.ctx.Err() != nil {
+			if err == nil {
+				port.Close()
+			}
+			return nil, l.ctx.Err()
+		}
+		var failed *drivers.Error
+		if errors.As(err, &failed) {
+			return nil, failed
+		}
 		if err != nil {
 			return nil, &drivers.Error{Failure: drivers.Link, Detail: err.Error()}
 		}
 		l.port = port
+		l.lineErrors() // from here on counts
 	}
 	defer interrupt(l.ctx, l.port)()
 	answer, err := l.exchange(frame)
@@ -82,6 +129,9 @@ func (l *rtuLine) Send(frame []byte) ([]byte, error) {
 	if err != nil && !errors.As(err, &failed) { // the port is gone: pulled out, hung up
 		l.Close()
 		return nil, &drivers.Error{Failure: drivers.Link, Detail: err.Error()}
+	}
+	if failed != nil && failed.Failure == drivers.CRC {
+		failed.Detail += l.lineErrors()
 	}
 	return answer, err
 }
@@ -106,10 +156,18 @@ func (l *rtuLine) exchange(frame []byte) ([]byte, error) {
 	if _, err := l.port.Write(frame); err != nil {
 		return nil, err
 	}
-	wait := time.Duration(len(frame)+answerLength(frame))*l.perByte + l.timeout
-	answer, err := l.receive(frame, time.Now().Add(wait))
+	sent, wire := time.Now(), time.Duration(len(frame)+answerLength(frame))*l.perByte
+	answer, err := l.receive(frame, sent.Add(wire+l.wait.answer))
 	if err != nil {
-		l.late[unit] = time.Now().Add(l.timeout)
+		// What came was damaged or foreign: the answer may still come in its time. If nothing came it is late already,
+		// and how late it can be nobody knows; twice the longest wait is what is bridged.
+		l.late[unit] = time.Now().Add(l.wait.longest)
+		var failed *drivers.Error
+		if errors.As(err, &failed) && failed.Failure == drivers.Timeout {
+			l.late[unit] = sent.Add(wire + 2*l.wait.longest)
+		}
+	} else {
+		l.answered = max(0, time.Since(sent)-time.Duration(len(frame)+len(answer))*l.perByte)
 	}
 	return answer, err
 }
@@ -123,8 +181,10 @@ func (l *rtuLine) quiet(unit byte) error {
 		free = free.Add(l.limits.Turnaround)
 	}
 	free = latest(free, l.late[unit], time.Now())
-	giveUp := free.Add(l.timeout)
+	giveUp := free.Add(l.wait.longest)
 	var junk [256]byte
+	var heard []byte
+	defer func() { l.mention(overheard(heard)) }()
 	for {
 		if err := l.until(latest(free, time.Now().Add(l.silence))); err != nil {
 			return err
@@ -140,9 +200,45 @@ func (l *rtuLine) quiet(unit byte) error {
 			return err
 		case n == 0:
 			return io.ErrUnexpectedEOF // a hang-up; goburrow spins here
-		case time.Now().After(giveUp):
-			return &drivers.Error{Failure: drivers.Frame, Detail: "the line does not fall silent: noise, or another master"}
+		case len(heard) < maxFrame:
+			heard = append(heard, junk[:n]...)
+			fallthrough
+		default:
+			if time.Now().After(giveUp) {
+				if request := overheard(heard); request != nil {
+					return &drivers.Error{Failure: drivers.Frame, Detail: otherMaster(request)}
+				}
+				return &drivers.Error{Failure: drivers.Frame, Detail: "the line does not fall silent: noise, or another master"}
+			}
 		}
+	}
+}
+
+// mention logs that another master was heard, now and then: the exchanges that it spoils are counted anyway.
+func (l *rtuLine) mention(request []byte) {
+	if request == nil || l.log == nil || time.Since(l.warned) < warnPause {
+		return
+	}
+	l.warned = time.Now()
+	l.log.Warn(otherMaster(request))
+}
+
+// lineErrors says what the port's own hardware has counted since the last time, if it counts.
+func (l *rtuLine) lineErrors() string {
+	port, ok := l.port.(*os.File)
+	if !ok {
+		return ""
+	}
+	now, ok := errorCounts(port)
+	since := now.less(l.counted)
+	l.counted = now
+	switch {
+	case !ok || since == lineCounts{}:
+		return ""
+	case since.parity > since.framing:
+		return fmt.Sprintf("; the port counted %d parity errors: check parity first", since.parity)
+	default:
+		return fmt.Sprintf("; the port counted %d framing and %d overrun errors: check the baud rate first", since.framing, since.overrun)
 	}
 }
 

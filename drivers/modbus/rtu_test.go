@@ -104,7 +104,7 @@ func TestRetryAfterNoise(t *testing.T) {
 		want   string
 	}{
 		{"once", []string{damaged, answer}, voltage},
-		{"twice", []string{damaged, damaged}, "crc bytes that are no answer: 01 04 04 43 66 33 35 1b 38"},
+		{"twice", []string{damaged, damaged}, "crc it answers, but with errors: wrong baud rate, parity or stop bits, or noise: 01 04 04 43 66 33 35 1b 38"},
 		{"a damaged byte count", []string{"01 04 05 43 66 33 34 1B 38", answer}, voltage},
 		{"a damaged unit", []string{"03 04 04 43 66 33 34 1B 38", answer}, voltage},
 		{"a damaged exception", []string{"01 84 03 C2 C1", answer}, voltage},

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -65,5 +67,67 @@ func setUp(fd int, b config.Bus) error {
 		t.Cflag |= unix.PARENB | unix.PARODD
 	}
 	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
-	return unix.IoctlSetTermios(fd, unix.TCSETS, t)
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
+		return err
+	}
+	return setDirection(fd, b)
+}
+
+// rs485 is struct serial_rs485 of linux/serial.h, and its ioctl and flags.
+type rs485 struct {
+	flags, beforeMS, afterMS uint32
+	_                        [5]uint32
+}
+
+const (
+	setRS485       = 0x542F // TIOCSRS485
+	rs485Enabled   = 1 << 0
+	rs485RTSOnSend = 1 << 1
+	rs485RTSAfter  = 1 << 2
+)
+
+// setDirection has the kernel switch the transceiver by RTS where the config asks for it. A port whose driver cannot do
+// that refuses: to go on would be to send into a receiver.
+func setDirection(fd int, b config.Bus) error {
+	if b.RS485 == config.RS485Adapter || b.RS485 == "" {
+		return nil
+	}
+	r := rs485{flags: rs485Enabled | rs485RTSOnSend, beforeMS: milliseconds(b.RTSBefore), afterMS: milliseconds(b.RTSAfter)}
+	if b.RS485 == config.RS485RTSLow {
+		r.flags = rs485Enabled | rs485RTSAfter
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), setRS485, uintptr(unsafe.Pointer(&r))); errno != 0 {
+		return fmt.Errorf("this port's driver does not switch RS-485 direction (%w): write rs485: adapter for one that does it by itself", errno)
+	}
+	return nil
+}
+
+// milliseconds rounds up: a delay that is too short cuts off bits.
+func milliseconds(d time.Duration) uint32 {
+	return uint32((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// lineCounts are errors that a port's hardware has seen.
+type lineCounts struct{ framing, parity, overrun int32 }
+
+func (c lineCounts) less(earlier lineCounts) lineCounts {
+	return lineCounts{c.framing - earlier.framing, c.parity - earlier.parity, c.overrun - earlier.overrun}
+}
+
+// errorCounts asks the driver of a port for its counts since boot (TIOCGICOUNT, struct serial_icounter_struct of
+// linux/serial.h). Ports without hardware, such as pseudo-terminals, have none.
+func errorCounts(port *os.File) (c lineCounts, ok bool) {
+	var raw struct {
+		cts, dsr, rng, dcd, rx, tx, frame, overrun, parity, brk, bufOverrun int32
+		_                                                                   [9]int32
+	}
+	control, err := port.SyscallConn()
+	if err != nil {
+		return c, false
+	}
+	err = control.Control(func(fd uintptr) {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.TIOCGICOUNT, uintptr(unsafe.Pointer(&raw)))
+		ok = errno == 0
+	})
+	return lineCounts{raw.frame, raw.parity, raw.overrun}, ok && err == nil
 }

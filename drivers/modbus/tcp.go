@@ -16,14 +16,12 @@ import (
 
 // tcpLine sends Modbus TCP requests on one connection, one at a time.
 type tcpLine struct {
-	dial func(context.Context) (net.Conn, error)
+	*dialer
+	conn net.Conn // nil while not connected
 
-	conn    net.Conn // nil while not connected
-	failed  error    // why the last attempt to connect failed
-	nextTry time.Time
-
-	ctx     context.Context
-	timeout time.Duration
+	ctx      context.Context
+	wait     wait
+	answered time.Duration // see took
 }
 
 // Bounds on connecting. A converter that is away must not cost every device of its bus a full attempt.
@@ -32,14 +30,41 @@ const (
 	dialPause = time.Second
 )
 
-func newTCPLine(b config.Bus) *tcpLine {
-	dialer := net.Dialer{Timeout: dialTime}
-	return &tcpLine{dial: func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", b.Address) }}
+// dialer connects to a server or converter, but not again at once after it failed.
+type dialer struct {
+	dial    func(context.Context) (net.Conn, error)
+	failed  *drivers.Error // why the last attempt to connect failed
+	nextTry time.Time
 }
 
-func (l *tcpLine) begin(ctx context.Context, timeout time.Duration, _ config.ModbusLimits) {
-	l.ctx, l.timeout = ctx, timeout
+func newDialer(address string) *dialer {
+	d := net.Dialer{Timeout: dialTime}
+	return &dialer{dial: func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }}
 }
+
+func (d *dialer) connect(ctx context.Context) (net.Conn, error) {
+	if time.Now().Before(d.nextTry) {
+		again := *d.failed
+		return nil, &again
+	}
+	conn, err := d.dial(ctx)
+	if err != nil {
+		// A copy: the dialer's own time-out must not pass for that of an answer.
+		failed := drivers.Error{Failure: drivers.Link, Detail: err.Error()}
+		if ctx.Err() == nil {
+			d.failed, d.nextTry = &failed, time.Now().Add(dialPause)
+		}
+		again := failed
+		return nil, &again
+	}
+	return conn, nil
+}
+
+func newTCPLine(b config.Bus) *tcpLine { return &tcpLine{dialer: newDialer(b.Address)} }
+
+func (l *tcpLine) begin(ctx context.Context, w wait, _ config.ModbusLimits) { l.ctx, l.wait = ctx, w }
+
+func (l *tcpLine) took() time.Duration { return l.answered }
 
 // Close closes the connection.
 func (l *tcpLine) Close() error {
@@ -68,9 +93,12 @@ func (l *tcpLine) Send(adu []byte) ([]byte, error) {
 
 // try does one exchange. The error is a *drivers.Error or ctx's.
 func (l *tcpLine) try(adu []byte) ([]byte, error) {
-	err := l.connect()
+	var err error
+	if l.conn == nil {
+		l.conn, err = l.connect(l.ctx)
+	}
 	if err == nil {
-		l.conn.SetDeadline(time.Now().Add(l.timeout))
+		l.conn.SetDeadline(time.Now().Add(l.wait.answer))
 		stop := interrupt(l.ctx, l.conn)
 		var answer []byte
 		answer, err = l.exchange(adu)
@@ -92,31 +120,12 @@ func (l *tcpLine) try(adu []byte) ([]byte, error) {
 	return nil, &drivers.Error{Failure: drivers.Link, Detail: err.Error()}
 }
 
-func (l *tcpLine) connect() error {
-	if l.conn != nil {
-		return nil
-	}
-	if time.Now().Before(l.nextTry) {
-		return l.failed
-	}
-	conn, err := l.dial(l.ctx)
-	if err != nil {
-		// A copy: the dialer's own time-out must not pass for that of an answer.
-		err = &drivers.Error{Failure: drivers.Link, Detail: err.Error()}
-		if l.ctx.Err() == nil {
-			l.failed, l.nextTry = err, time.Now().Add(dialPause)
-		}
-		return err
-	}
-	l.conn = conn
-	return nil
-}
-
 // exchange writes a request and reads until its answer comes. Answers to earlier requests are dropped.
 func (l *tcpLine) exchange(adu []byte) ([]byte, error) {
 	if _, err := l.conn.Write(adu); err != nil {
 		return nil, err
 	}
+	sent := time.Now()
 	for {
 		answer, err := readADU(l.conn)
 		if err != nil {
@@ -128,6 +137,7 @@ func (l *tcpLine) exchange(adu []byte) ([]byte, error) {
 		if answer[6] != adu[6] || answer[7]&^0x80 != adu[7] || answer[7] != adu[7] && len(answer) != 9 {
 			return nil, &drivers.Error{Failure: drivers.Frame, Detail: fmt.Sprintf("answer of unit %d, function %d, to a request to unit %d, function %d", answer[6], answer[7], adu[6], adu[7])}
 		}
+		l.answered = time.Since(sent)
 		return answer, nil
 	}
 }
