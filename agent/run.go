@@ -157,9 +157,12 @@ type agent struct {
 // pollers opens every bus. A device that is absent is no error here.
 func (a *agent) pollers() ([]*poll.Bus, error) {
 	a.last = map[string]map[string]lastReading{}
-	open := openers()
+	open, pulses := openers(), a.recorder.Pulses()
 	for _, bus := range a.cfg.Buses {
-		driver, err := open[bus.Kind](bus, drivers.With{Log: a.log})
+		driver, err := open[bus.Kind](bus, drivers.With{Log: a.log, Count: func(device, point string) (uint64, bool) {
+			count, known := pulses[device][point]
+			return count, known
+		}})
 		if err != nil {
 			return nil, fmt.Errorf("bus %s: %w", bus.Name, err)
 		}

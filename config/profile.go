@@ -149,6 +149,8 @@ func (d *document) completeProfile(id string, p *Profile) {
 	switch {
 	case len(p.Points) == 0 || len(p.Points) > maxPoints:
 		d.report("points", fmt.Sprintf("there are %d points", len(p.Points)), fmt.Sprintf("list 1 to %d", maxPoints))
+	case !slices.ContainsFunc(p.Points, func(p Point) bool { return p.Interval == 0 }):
+		d.report("points", "all points have an interval of their own", "leave it out at those that are read at each poll")
 	case headlines < 1 || headlines > 2:
 		d.report("points", fmt.Sprintf("%d points are headlines", headlines), "mark one or two with headline: true for the page's list")
 	case len(p.Points) > 1 && slices.ContainsFunc(p.Points, func(p Point) bool { return p.Function == Line }):

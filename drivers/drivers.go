@@ -30,15 +30,35 @@ type Reading struct {
 	Value   Value // none when Quality is Missing
 	Unit    string
 	Quality Quality
+	Count   uint64 // of a pulse counter: the pulses that Value is scaled from
 	Why     string // for a quality other than Good: a short code, e.g. "timeout", "exception 2", "sentinel"
 }
 
-// Sample is what one poll of one device gave: one reading a point of its profile, in the profile's order, those that
-// could not be read included as Missing.
+// Sample is what one poll of one device gave: one reading for each point that was asked for, in the profile's order,
+// those that could not be read included as Missing.
 type Sample struct {
 	Device   string
 	At       time.Time // when the device's first answer of this poll was complete; for a failed poll, when it was given up
 	Readings []Reading
+
+	// Down is since when the device has given no answer, once it counts as faulty; zero while it answers, and while it
+	// has only missed a few polls. Set by the poller.
+	Down time.Time
+}
+
+// Answered says whether the device gave anything at all. One that only refuses is of no more use than a silent one, and
+// behind a converter exception 11 is how a silent one looks.
+func (s Sample) Answered() bool {
+	for _, r := range s.Readings {
+		if r.Quality != Missing {
+			return true
+		}
+		switch r.Why { // it answered, and says itself that there is no value
+		case "sentinel", "nan", "digits", "encoding", "scale":
+			return true
+		}
+	}
+	return false
 }
 
 // Bus reads devices of one line. It is used by one goroutine at a time.

@@ -25,6 +25,7 @@ const (
 	KindMeta    Kind = "meta"    // devices, points and units, whenever they change
 	KindData    Kind = "data"    // readings of a leaf interval
 	KindEvent   Kind = "event"   // a contact that changed, sent at once
+	KindFault   Kind = "fault"   // a device that stopped answering, or answers again, sent at once
 )
 
 // Clock states of a leaf.
@@ -86,6 +87,15 @@ func (m *Measured) UnmarshalJSON(raw []byte) error {
 
 // String is the value's text.
 func (m Measured) String() string { return string(m) }
+
+// Fault is what a leaf of KindFault says: a device has given no answer since a moment, and once it answers again, until
+// when. A device counts as faulty after three polls in a row without an answer.
+type Fault struct {
+	Device string `json:"d"`
+	Since  int64  `json:"since"`           // of the first poll without an answer, Unix milliseconds
+	Until  int64  `json:"until,omitempty"` // of the first answer after it; absent while the fault lasts
+	Why    string `json:"why"`             // as in the rows of the time: timeout, link, crc, exception 11 ...
+}
 
 // Flag is what is said of a reading that is not good.
 type Flag struct {

@@ -1,11 +1,11 @@
-// Package poll asks the devices of each bus in turn, each at its own interval.
+// Package poll asks the devices of each bus in turn, each at its own interval: the one whose reading is needed first is
+// asked first (earliest deadline first, Liu and Layland 1973), and devices with alarms before all others.
 package poll
 
 import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,20 +13,42 @@ import (
 	"hubagent/drivers"
 )
 
-// A device is quarantined after this many polls in a row without an answer: it is then asked ever more rarely.
+// A device is quarantined after this many polls in a row without an answer: it is then asked ever more rarely. One that
+// cannot be reached, because the port or connection of its bus is gone, costs nothing and is asked on as ever.
 const (
 	quarantineAfter = 3
 	probeMin        = time.Second
 	probeMax        = time.Minute
 )
 
+// Waiting for devices that did not answer last time may take this share of a bus's time while others have to wait for
+// it, and at most so much at once. Without it, many devices that die together would hold up all that live.
+const (
+	deadShare = 0.1
+	deadBurst = 3 * time.Second
+)
+
+// firstGap is the longest time from one device's first poll to the next one's: after a start the page must fill soon,
+// even when the intervals are long.
+const firstGap = 300 * time.Millisecond
+
+// lateAfter is how many beats a bus may leave out before it is said that it cannot keep up.
+const lateAfter = 10
+
 // State is what is known of a device since the start.
 type State struct {
 	Polls    uint64    // polls due, those not sent in quarantine included
 	Failures uint64    // of these, without a full answer
+	Overruns uint64    // beats left out because the bus was busy until the next
 	Failing  int       // polls in a row without any answer; 0: answers
 	RetryAt  time.Time // set in quarantine: the next probe
 	Err      string    // the last failure while Failing > 0
+}
+
+// Load is what a bus has done since the start.
+type Load struct {
+	Busy    time.Duration // time spent in polls
+	Elapsed time.Duration
 }
 
 // Bus polls the devices of one bus.
@@ -36,16 +58,27 @@ type Bus struct {
 	emit    func(context.Context, drivers.Sample)
 	log     *slog.Logger
 	devices []*device // owned by Run, but for state
+	credit  time.Duration
+	counted time.Time // until when credit was given
+	behind  bool      // it was said that the bus cannot keep up
 
-	mu sync.Mutex // guards the devices' state
+	mu    sync.Mutex // guards load and the devices' state
+	load  Load
+	begun time.Time
 }
 
 type device struct {
 	config.Device
-	due   time.Time
-	probe time.Duration     // from one probe to the next, in quarantine
-	last  []drivers.Reading // what the last failed poll gave
-	state State
+	groups groups
+	first  time.Duration     // deadline of a poll after its beat
+	due    time.Time         // the beat that is next, or waits
+	grid   time.Time         // a beat: all others are whole intervals from it
+	beats  uint64            // begun
+	probe  time.Duration     // from one probe to the next, in quarantine
+	since  time.Time         // of the first of the polls without an answer
+	last   []drivers.Reading // what the last failed poll gave
+	cost   time.Duration     // of the last failed poll
+	state  State
 }
 
 // New makes the poller of a bus. emit gets one sample for each due poll, from Run's goroutine; it may block, and then
@@ -53,7 +86,13 @@ type device struct {
 func New(bus config.Bus, driver drivers.Bus, emit func(context.Context, drivers.Sample), log *slog.Logger) *Bus {
 	b := &Bus{name: bus.Name, driver: driver, emit: emit, log: log.With("bus", bus.Name)}
 	for _, d := range bus.Devices {
-		b.devices = append(b.devices, &device{Device: d})
+		added := &device{Device: d, groups: newGroups(d), first: d.Interval}
+		for _, p := range d.Model.Points {
+			if p.Event {
+				added.first = 0
+			}
+		}
+		b.devices = append(b.devices, added)
 	}
 	return b
 }
@@ -69,6 +108,17 @@ func (b *Bus) States() map[string]State {
 	return states
 }
 
+// Load returns how busy the bus was. It may be called at any time.
+func (b *Bus) Load() Load {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	load := b.load
+	if !b.begun.IsZero() {
+		load.Elapsed = time.Since(b.begun)
+	}
+	return load
+}
+
 // Run polls until ctx ends, then closes the driver.
 func (b *Bus) Run(ctx context.Context) {
 	defer func() {
@@ -77,115 +127,201 @@ func (b *Bus) Run(ctx context.Context) {
 		}
 	}()
 	begin := time.Now()
+	b.mu.Lock()
+	b.begun = begin
+	b.mu.Unlock()
+	b.counted = begin
 	for i, d := range b.devices {
-		// Phases are spread over the interval, so that devices with one interval do not queue up behind each other.
-		d.due = begin.Add(time.Duration(i) * d.Interval / time.Duration(len(b.devices)))
+		// Phases are spread over the interval, so that devices with one interval do not queue up behind each other. The
+		// first polls come sooner.
+		phase := d.Interval / time.Duration(len(b.devices))
+		d.grid = begin.Add(time.Duration(i) * phase)
+		d.due = begin.Add(time.Duration(i) * min(phase, firstGap))
 	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for len(b.devices) > 0 {
-		d := b.next()
+		d := b.next(time.Now())
+		timer.Reset(time.Until(d.due))
 		select {
-		case <-time.After(time.Until(d.due)):
+		case <-timer.C:
 		case <-ctx.Done():
 			return
 		}
-		if !b.poll(ctx, d) {
+		began := time.Now()
+		if ctx.Err() != nil || !b.poll(ctx, d) {
 			return
 		}
-		// A beat that was missed is left out: catching up would only make the next ones late, too.
-		now := time.Now()
-		if d.due = d.due.Add(d.Interval); d.due.Before(now) {
-			d.due = d.due.Add(now.Sub(d.due).Truncate(d.Interval) + d.Interval)
-		}
+		b.advance(d, began, time.Now())
 	}
 	<-ctx.Done()
 }
 
-// next is the device that is due first.
-func (b *Bus) next() *device {
+// next is the device to poll: of those that are due, the one with the earliest deadline; of none, the one that is due
+// first.
+func (b *Bus) next(now time.Time) *device {
 	first := b.devices[0]
 	for _, d := range b.devices[1:] {
-		if d.due.Before(first.due) {
+		if d.before(first, now) {
 			first = d
 		}
 	}
 	return first
 }
 
+func (d *device) before(other *device, now time.Time) bool {
+	waits, otherWaits := !d.due.After(now), !other.due.After(now)
+	switch {
+	case waits != otherWaits:
+		return waits
+	case waits:
+		return d.due.Add(d.first).Before(other.due.Add(other.first))
+	}
+	return d.due.Before(other.due)
+}
+
+// advance sets a device's next beat after a poll that began at began. Of beats that passed meanwhile the last one is
+// still polled, late, unless that would be close to the poll before; the others are left out and counted: catching up
+// would only make everything later.
+func (b *Bus) advance(d *device, began, now time.Time) {
+	last := d.due
+	if d.due = d.grid; last.After(d.grid.Add(-d.Interval / 2)) { // the first poll may be well before its grid begins
+		d.due = d.grid.Add((max(last.Sub(d.grid), 0)/d.Interval + 1) * d.Interval)
+	}
+	missed := uint64(0)
+	for d.due.Before(began.Add(d.Interval/2)) || !d.due.Add(d.Interval).After(now) {
+		d.due = d.due.Add(d.Interval)
+		missed++
+	}
+	if missed == 0 {
+		return
+	}
+	b.mu.Lock()
+	d.state.Overruns += missed
+	b.mu.Unlock()
+	if d.state.Overruns >= lateAfter && !b.behind {
+		b.behind = true
+		b.log.Warn("bus cannot keep up: polls are left out; hubagent check says what it can do", "device", d.Name, "interval", d.Interval, "left_out", d.state.Overruns)
+	}
+}
+
 // poll carries out one due poll and hands its sample on. It returns false when ctx ended in it.
 func (b *Bus) poll(ctx context.Context, d *device) bool {
+	model := d.groups.due(d.beats)
+	d.beats++
 	now := time.Now()
-	if now.Before(d.state.RetryAt) { // written only by this goroutine
+	if !b.allowed(d, now) {
 		b.mu.Lock()
 		d.state.Polls++
 		d.state.Failures++
 		b.mu.Unlock()
-		b.emit(ctx, silent(d, now))
+		b.emit(ctx, d.silent(model, now))
 		return ctx.Err() == nil
 	}
-	s, err := b.driver.Read(ctx, d.Device)
+	asked := d.Device
+	asked.Model = model
+	s, err := b.driver.Read(ctx, asked)
+	took := time.Since(now)
 	if ctx.Err() != nil {
 		return false
 	}
-	b.note(d, s, err)
+	if d.state.Failing > 0 {
+		b.credit -= took
+	}
+	b.note(d, &s, err, now, took)
 	b.emit(ctx, s)
 	return ctx.Err() == nil
 }
 
+// allowed says whether a device may be asked now. One that answers always may. One that does not may when its quarantine
+// is over and either nobody else is about to be due or there is time set aside for the dead.
+func (b *Bus) allowed(d *device, now time.Time) bool {
+	b.credit = min(b.credit+time.Duration(deadShare*float64(now.Sub(b.counted))), deadBurst)
+	b.counted = now
+	switch {
+	case d.state.Failing == 0: // written only by this goroutine
+		return true
+	case now.Before(d.state.RetryAt):
+		return false
+	}
+	idle, turn := true, b.credit >= d.cost
+	refill := time.Duration(float64(d.cost) / deadShare)
+	for _, other := range b.devices {
+		switch {
+		case other == d:
+		case other.state.Failing == 0:
+			idle = idle && !other.due.Before(now.Add(d.cost))
+		case other.state.RetryAt.Before(d.state.RetryAt) && other.due.Before(now.Add(refill)):
+			turn = false // it has waited longer, and would find nothing left
+		}
+	}
+	return idle || turn
+}
+
 // silent is the sample of a poll that was not sent: every point is missing for the reason it was at the last failure.
-func silent(d *device, now time.Time) drivers.Sample {
-	return drivers.Sample{Device: d.Name, At: now, Readings: slices.Clone(d.last)}
+func (d *device) silent(model *config.Profile, now time.Time) drivers.Sample {
+	s := drivers.Sample{Device: d.Name, At: now, Readings: make([]drivers.Reading, len(model.Points)), Down: d.down()}
+	for i, p := range model.Points {
+		s.Readings[i] = drivers.Reading{Point: p.Name, Unit: p.Unit, Quality: drivers.Missing, Why: d.last[0].Why}
+		for _, before := range d.last {
+			if before.Point == p.Name {
+				s.Readings[i] = before
+			}
+		}
+	}
+	return s
+}
+
+// down is since when the device is quarantined.
+func (d *device) down() time.Time {
+	if d.state.Failing < quarantineAfter {
+		return time.Time{}
+	}
+	return d.since
 }
 
 // note keeps account of a poll's outcome and logs when the device's state changes.
-func (b *Bus) note(d *device, s drivers.Sample, err error) {
+func (b *Bus) note(d *device, s *drivers.Sample, err error, began time.Time, took time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.load.Busy += took
 	st := &d.state
 	st.Polls++
-	if err == nil {
-		b.back(d)
+	if err != nil {
+		st.Failures++
+	}
+	if err == nil || s.Answered() {
+		if st.Failing >= quarantineAfter {
+			b.log.Info("device is back", "device", d.Name, "failures", st.Failing)
+		}
+		st.Failing, st.RetryAt, st.Err = 0, time.Time{}, ""
 		return
 	}
-	st.Failures++
-	if answered(s) {
-		b.back(d)
-		return
+	if st.Failing == 0 {
+		d.since = began
 	}
 	st.Failing++
 	st.Err = err.Error()
-	d.last = slices.Clone(s.Readings)
+	d.last, d.cost = append(d.last[:0], s.Readings...), took
+	defer func() { s.Down = d.down() }()
 	var failed *drivers.Error
-	why := "failure"
+	why, gone := "failure", false
 	if errors.As(err, &failed) {
-		why = failed.Why()
+		why, gone = failed.Why(), failed.Failure == drivers.Link
 	}
 	switch {
+	case st.Failing == quarantineAfter:
+		b.log.Warn("device does not answer", "device", d.Name, "why", why, "polls", st.Failing, "err", err)
 	case st.Failing < quarantineAfter:
 		return
+	}
+	switch {
+	case gone:
+		d.probe = probeMin
 	case st.Failing == quarantineAfter:
 		d.probe = max(d.Interval, probeMin)
-		b.log.Warn("device does not answer", "device", d.Name, "why", why, "polls", st.Failing, "err", err)
 	default:
 		d.probe = min(2*d.probe, max(probeMax, d.Interval))
 	}
 	st.RetryAt = time.Now().Add(d.probe)
-}
-
-// back ends a device's failure.
-func (b *Bus) back(d *device) {
-	if d.state.Failing >= quarantineAfter {
-		b.log.Info("device is back", "device", d.Name, "failures", d.state.Failing)
-	}
-	d.state.Failing, d.state.RetryAt, d.state.Err = 0, time.Time{}, ""
-}
-
-// answered says whether the device gave anything at all. One that only refuses is of no more use than a silent one, and
-// behind a converter exception 11 is how a silent one looks.
-func answered(s drivers.Sample) bool {
-	for _, r := range s.Readings {
-		if r.Quality != drivers.Missing || r.Why == "sentinel" || r.Why == "nan" {
-			return true
-		}
-	}
-	return false
 }

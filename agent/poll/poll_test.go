@@ -22,7 +22,7 @@ func TestPhasesSpread(t *testing.T) {
 		for _, p := range s.polls {
 			got = append(got, p.device+p.at.String())
 		}
-		want := []string{"a0s", "b2s", "c4s", "d6s", "a8s", "b10s", "c12s", "d14s", "a16s"}
+		want := []string{"a0s", "b300ms", "c600ms", "d900ms", "d6s", "a8s", "b10s", "c12s", "d14s", "a16s"}
 		if !slices.Equal(got, want) {
 			t.Errorf("polls %v, want %v", got, want)
 		}
@@ -47,7 +47,7 @@ func TestDeadDeviceDelaysOthersByItsTimeout(t *testing.T) {
 				t.Errorf("%s has %d samples, want one for each of 300 polls due", name, len(samples))
 			}
 			for n, e := range samples {
-				due := time.Duration(n)*time.Second + time.Duration(i)*time.Second/3
+				due := beat(n, i, 3, time.Second)
 				if e.at < due || e.at > due+deadline+20*time.Millisecond {
 					t.Errorf("%s: sample %d at %s, due at %s", name, n, e.at, due)
 				}
@@ -89,20 +89,19 @@ func TestQuarantineProperties(t *testing.T) {
 				return 0, nil
 			})
 			for i, name := range names {
-				phase := time.Duration(i) * interval / 3
 				samples, polls := of(name, s.samples), of(name, s.polls)
-				if want := int((length-phase-1)/interval) + 1; len(samples) < want-1 || len(samples) > want { // the end may cut off the last
+				if want := beats(length, i, 3, interval); len(samples) < want-1 || len(samples) > want { // the end may cut off the last
 					t.Errorf("seed %d, %s: %d samples, %d polls were due", seed, name, len(samples), want)
 				}
 				for n, e := range samples {
-					if due := phase + time.Duration(n)*interval; e.at < due || e.at > due+300*time.Millisecond {
+					if due := beat(n, i, 3, interval); e.at < due || e.at > due+300*time.Millisecond {
 						t.Errorf("seed %d, %s: sample %d at %s, due at %s", seed, name, n, e.at, due)
 					}
 					if e.why != "" && e.why != what.Why() {
 						t.Errorf("seed %d, %s: a sample for %q, want %q", seed, name, e.why, what.Why())
 					}
 				}
-				checkProbes(t, interval, polls, fails[name])
+				checkProbes(t, interval, polls, fails[name], what.Failure == drivers.Link)
 				st := s.bus.States()[name]
 				if st.Polls != uint64(len(samples)) || st.Failing != 0 || !st.RetryAt.IsZero() || st.Err != "" {
 					t.Errorf("seed %d, %s: %+v after %d samples", seed, name, st, len(samples))
@@ -119,13 +118,38 @@ func TestQuarantineProperties(t *testing.T) {
 	}
 }
 
+// beat is when the n-th poll of the i-th of so many devices is due: the first one soon after the start, the others on a
+// grid that spreads the devices over the interval. The first beat of the grid is left out when it is close to that poll.
+func beat(n, i, devices int, interval time.Duration) time.Duration {
+	phase := interval / time.Duration(devices)
+	first, grid := time.Duration(i)*min(phase, firstGap), time.Duration(i)*phase
+	switch {
+	case n == 0:
+		return first
+	case grid-first >= interval/2:
+		n--
+	}
+	return grid + time.Duration(n)*interval
+}
+
+// beats is the number of polls that are due before length is over.
+func beats(length time.Duration, i, devices int, interval time.Duration) (n int) {
+	for beat(n, i, devices, interval) < length {
+		n++
+	}
+	return n
+}
+
 // checkProbes follows the polls of one device that failed for a while.
-func checkProbes(t *testing.T, interval time.Duration, polls []event, fails [2]time.Duration) {
+func checkProbes(t *testing.T, interval time.Duration, polls []event, fails [2]time.Duration, gone bool) {
 	t.Helper()
 	failing, probe := 0, time.Duration(0)
 	for n, p := range polls {
 		if n > 0 {
 			least, most := interval-300*time.Millisecond, interval+300*time.Millisecond
+			if n == 1 { // from the first poll to the grid
+				least, most = interval/2-300*time.Millisecond, interval*3/2+300*time.Millisecond
+			}
 			if failing >= quarantineAfter { // the beat that follows the probe's time
 				least, most = probe, probe+interval+300*time.Millisecond
 			}
@@ -138,6 +162,8 @@ func checkProbes(t *testing.T, interval time.Duration, polls []event, fails [2]t
 			continue
 		}
 		switch failing++; {
+		case gone: // costs nothing, and is over as soon as the port is back
+			probe = time.Second
 		case failing == quarantineAfter:
 			probe = max(interval, time.Second)
 		case failing > quarantineAfter:

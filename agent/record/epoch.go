@@ -29,6 +29,8 @@ const (
 	stateEpoch    = "epoch"    // name
 	stateMeta     = "meta"     // metaState
 	stateCounts   = "counts"   // Counts
+	stateFaults   = "faults"   // device -> contract.Fault, of those that last
+	statePulses   = "pulses"   // device -> point -> count, for pulse counters
 	stateContacts = "contacts" // device -> point -> state, for points that are events
 )
 

@@ -11,6 +11,14 @@ import (
 	"hubagent/drivers"
 )
 
+// urgent is what a sample brings that cannot wait for the next commit of blocks: contacts that changed, a fault that
+// began or ended, or both.
+type urgent struct {
+	event  *event
+	faults []contract.Fault
+	open   map[string]contract.Fault // faults that last, after these
+}
+
 // event is a sample in which contacts changed. It becomes a leaf of its own, so its row is in no data leaf.
 type event struct {
 	block
@@ -77,5 +85,44 @@ func (r *Recorder) appendEvent(tx *buffer.Tx, e *event) error {
 	leaf := contract.AppendRows(nil, r.header(tx, contract.KindEvent, e.Stamp), e.rows)
 	leaf = slices.Concat(leaf[:len(leaf)-1], []byte(`,"changes":`), list, []byte("}"))
 	_, err = tx.Append(buffer.Class(contract.KindEvent.Class()), leaf)
+	return err
+}
+
+// faultsOf compares what a sample says of its device with the faults that last. A fault that lasted when the agent was
+// last stopped goes on until the device answers.
+func (r *Recorder) faultsOf(s drivers.Sample) (changed []contract.Fault, open map[string]contract.Fault) {
+	f, lasts := r.faults[s.Device]
+	switch {
+	case lasts && s.Answered():
+		f.Until = s.At.UnixMilli()
+	case !lasts && !s.Down.IsZero():
+		f = contract.Fault{Device: s.Device, Since: s.Down.UnixMilli(), Why: firstReason(s)}
+	default:
+		return nil, r.faults
+	}
+	open = maps.Clone(r.faults)
+	if f.Until != 0 {
+		delete(open, s.Device)
+	} else {
+		open[s.Device] = f
+	}
+	return []contract.Fault{f}, open
+}
+
+func firstReason(s drivers.Sample) string {
+	for _, r := range s.Readings {
+		if r.Why != "" {
+			return r.Why
+		}
+	}
+	return ""
+}
+
+func (r *Recorder) appendFault(tx *buffer.Tx, f contract.Fault, stamp contract.Stamp) error {
+	leaf, err := contract.AppendDocument(nil, r.header(tx, contract.KindFault, stamp), string(contract.KindFault), f)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Append(buffer.Class(contract.KindFault.Class()), leaf)
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -42,21 +43,25 @@ type Stats struct {
 
 // Recorder takes samples from the buses and commits them.
 type Recorder struct {
-	store  *buffer.Store
-	epoch  Epoch
-	clock  Clock
-	log    *slog.Logger
-	sync   time.Duration // from a sample to its Commit at most
-	leaf   time.Duration // of rows in one leaf
-	events map[string]map[string]bool
-	queue  chan drivers.Sample
-	ping   chan struct{}
+	store    *buffer.Store
+	epoch    Epoch
+	clock    Clock
+	log      *slog.Logger
+	sync     time.Duration // from a sample to its Commit at most
+	leaf     time.Duration // of rows in one leaf
+	events   map[string]map[string]bool
+	counters map[string][]string // the pulse counters of each device
+	queue    chan drivers.Sample
+	ping     chan struct{}
 
 	// Owned by Run.
 	held     []block // rows committed as blocks, not yet a leaf
 	pending  []block // rows not committed; more than one block only after a clock step
 	contacts map[string]map[string]bool
-	counts   Counts // pending rows included
+	faults   map[string]contract.Fault    // that last
+	pulses   map[string]map[string]uint64 // pending rows included
+	pulsed   bool                         // pulses is not what was committed
+	counts   Counts                       // pending rows included
 
 	mu    sync.Mutex
 	stats Stats
@@ -76,10 +81,14 @@ func New(store *buffer.Store, epoch Epoch, cfg *config.Config, clock Clock, log 
 		sync: cfg.Journal.SyncInterval, leaf: cfg.Journal.LeafInterval,
 		queue: make(chan drivers.Sample, queueLen), ping: make(chan struct{}),
 		events: map[string]map[string]bool{}, contacts: map[string]map[string]bool{},
+		counters: map[string][]string{}, faults: map[string]contract.Fault{}, pulses: map[string]map[string]uint64{},
 	}
 	for _, bus := range cfg.Buses {
 		for _, d := range bus.Devices {
 			for _, p := range d.Model.Points {
+				if p.Type == config.Pulses {
+					r.counters[d.Name] = append(r.counters[d.Name], p.Name)
+				}
 				if p.Event {
 					if r.events[d.Name] == nil {
 						r.events[d.Name] = map[string]bool{}
@@ -92,8 +101,10 @@ func New(store *buffer.Store, epoch Epoch, cfg *config.Config, clock Clock, log 
 	if err := getState(store, stateContacts, &r.contacts); err != nil {
 		return nil, err
 	}
-	if err := getState(store, stateCounts, &r.counts); err != nil {
-		return nil, err
+	for name, v := range map[string]any{stateFaults: &r.faults, statePulses: &r.pulses, stateCounts: &r.counts} {
+		if err := getState(store, name, v); err != nil {
+			return nil, err
+		}
 	}
 	r.stats.Counts = r.counts
 	blocks, err := store.Blocks()
@@ -228,20 +239,51 @@ func (r *Recorder) take(s drivers.Sample) error {
 	r.counts.Rows++
 	r.counts.Readings += uint64(n)
 	row := block{Stamp: r.clock(), rows: contract.AppendRow(nil, s), readings: n}
+	r.keepPulses(s)
+	var now urgent
+	now.faults, now.open = r.faultsOf(s)
 	if changes := r.changes(s); len(changes) > 0 {
-		err := r.commit(blocks, &event{row, changes})
-		if err == nil {
-			return nil
+		now.event = &event{row, changes}
+		err := r.commit(blocks, &now)
+		if err != nil {
+			// The row goes the ordinary way. The contact still counts as unchanged, so its next poll is the event; and so
+			// does the device's state.
+			r.add(row)
 		}
-		// The row goes the ordinary way. The contact still counts as unchanged, so its next poll is the event.
-		r.add(row)
 		return err
 	}
 	r.add(row)
+	if len(now.faults) > 0 {
+		return r.commit(blocks, &now)
+	}
 	if size(r.held)+size(r.pending) > leafBytes {
 		return r.commit(leaves, nil)
 	}
 	return nil
+}
+
+// keepPulses takes the counts that pulse counters have come to, to be committed with the row that tells them.
+func (r *Recorder) keepPulses(s drivers.Sample) {
+	for _, p := range r.counters[s.Device] {
+		for _, reading := range s.Readings {
+			if reading.Point == p && !reading.Value.IsNone() {
+				if r.pulses[s.Device] == nil {
+					r.pulses[s.Device] = map[string]uint64{}
+				}
+				r.pulses[s.Device][p] = reading.Count
+				r.pulsed = true
+			}
+		}
+	}
+}
+
+// Pulses returns the counts that were committed, by device and point. Call it before Run.
+func (r *Recorder) Pulses() map[string]map[string]uint64 {
+	counts := maps.Clone(r.pulses)
+	for device, points := range counts {
+		counts[device] = maps.Clone(points)
+	}
+	return counts
 }
 
 func (r *Recorder) add(row block) {
@@ -270,13 +312,13 @@ const (
 	leaves form = true
 )
 
-// commit writes what is pending, and the event if there is one, in one transaction with the counters. A full disk
+// commit writes what is pending, and what is urgent if there is anything, in one transaction with the counters. A full disk
 // leaves everything in memory for the next try, and is logged when it begins and ends.
-func (r *Recorder) commit(as form, ev *event) error {
+func (r *Recorder) commit(as form, now *urgent) error {
 	if len(r.held)+len(r.pending) >= buffer.MaxBlocks {
 		as = leaves
 	}
-	if len(r.pending) == 0 && ev == nil && (as == blocks || len(r.held) == 0) {
+	if len(r.pending) == 0 && now == nil && (as == blocks || len(r.held) == 0) {
 		return nil
 	}
 	contacts := r.contacts
@@ -288,9 +330,18 @@ func (r *Recorder) commit(as form, ev *event) error {
 				err = errors.Join(err, tx.Hold(b.encode()))
 			}
 		}
-		if ev != nil {
-			contacts = ev.apply(r.contacts)
-			err = errors.Join(err, r.appendEvent(tx, ev), setState(tx, stateContacts, contacts))
+		if now != nil && now.event != nil {
+			contacts = now.event.apply(r.contacts)
+			err = errors.Join(err, r.appendEvent(tx, now.event), setState(tx, stateContacts, contacts))
+		}
+		if now != nil && len(now.faults) > 0 {
+			for _, f := range now.faults {
+				err = errors.Join(err, r.appendFault(tx, f, r.clock()))
+			}
+			err = errors.Join(err, setState(tx, stateFaults, now.open))
+		}
+		if r.pulsed {
+			err = errors.Join(err, setState(tx, statePulses, r.pulses))
 		}
 		return errors.Join(err, setState(tx, stateCounts, r.counts))
 	})
@@ -309,9 +360,13 @@ func (r *Recorder) commit(as form, ev *event) error {
 	for _, b := range r.pending {
 		r.stats.AtRisk -= b.readings
 	}
-	if ev != nil {
-		r.stats.AtRisk -= ev.readings
+	if now != nil {
+		if now.event != nil {
+			r.stats.AtRisk -= now.event.readings
+		}
+		r.faults = now.open
 	}
+	r.pulsed = false
 	r.stats.Counts, r.stats.LastCommit, r.stats.Err = r.counts, time.Now(), nil
 	r.contacts = contacts
 	if as == leaves {

@@ -31,6 +31,9 @@ func testConfig() *config.Config {
 		Buses: []config.Bus{{Name: "b", Devices: []config.Device{
 			{Name: "bin-001", Label: "Mrs Wang's bin", Profile: "p", Model: profile, Interval: time.Second},
 			{Name: "bin-002", Profile: "p", Model: profile, Interval: time.Second},
+			{Name: "meter-001", Profile: "s", Interval: time.Second, Model: &config.Profile{ID: "s", Kind: config.Meter, Points: []config.Point{
+				{Name: "energy", Type: config.Pulses, Unit: "kW.h"},
+			}}},
 		}}},
 	}
 }

@@ -57,7 +57,7 @@ type Point struct {
 // zero always means measured zero.
 func (p Point) MarshalJSON() ([]byte, error) {
 	type fields Point // without this method
-	value := json.RawMessage(p.Value.String())
+	value := json.RawMessage(p.Value.Append(nil))
 	if len(value) == 0 {
 		value = json.RawMessage("null")
 	}

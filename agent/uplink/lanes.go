@@ -49,7 +49,7 @@ func (s *session) pumpLive() error {
 		if !ok {
 			continue
 		}
-		event := leaf.Class == buffer.Class(contract.KindEvent.Class())
+		event := leaf.Class == buffer.Class(contract.KindEvent.Class()) || leaf.Class == buffer.Class(contract.KindFault.Class())
 		switch {
 		case event && len(s.event) < eventWindow:
 			s.publish(contract.LaneEvent, leaf.Data)
