@@ -136,7 +136,7 @@ func (b *Bus) Read(ctx context.Context, device config.Device) (drivers.Sample, e
 
 func (b *Bus) plan(p *config.Profile) []request {
 	if b.plans[p] == nil {
-		b.plans[p] = plan(p)
+		b.plans[p] = plan(p, LineOf(b.config), DefaultLatency)
 	}
 	return b.plans[p]
 }
