@@ -2,29 +2,31 @@ package modbus
 
 // How a profile's points become requests.
 //
-// An exchange on a serial line is: silence of 3.5 characters (Modbus over Serial Line V1.02, 2.5.1.1) or the longer
-// pause a device wants, eight bytes of request, the device's own time until it begins to answer (2.4.3), and an answer
-// of five bytes and the data (2.5.1 for the bits of a byte, Application Protocol V1.1b3, 6.1 to 6.4 for the counts). So
-// a request costs a fixed time, and each register in it a little more: reading ten registers nobody wants may be
-// cheaper than a second request, at 9600 Bd, and dearer at 1200 Bd. cost.go has the arithmetic.
+// An exchange on a serial line is a silence of 3.5 characters (Modbus over Serial Line V1.02, 2.5.1.1) or the longer
+// pause a device wants, eight bytes of request, the device's own time until it begins to answer (2.4.3), and an answer of
+// five bytes and the data (Modbus Application Protocol V1.1b3, 6.1 to 6.4). So a request costs a fixed time, and each
+// register in it a little more (2.5.1: 10 to 12 bits a byte). Whether reading registers that nobody wants is cheaper than
+// a second request hangs on rate, latency and pauses; cost.go has the arithmetic.
 //
-// Which of the many ways to divide the points is the shortest is found exactly, not by a rule of thumb. In each table:
+// Which of the many ways to divide the points takes the least time is found exactly, and not by a rule of thumb. In each
+// table:
 //
 //  1. Points inside a block of the profile are read by that block, in whole. No choice is left there.
-//  2. A point whose registers lie within those of another is read along with the other. It adds nothing to any request
-//     that holds the other, and alone it would only cost.
-//  3. Of the remaining points none lies within another, so in order of address both their first and their last
-//     registers increase. Some shortest plan then asks for them in runs: every request holds neighbours in that order,
-//     however the points overlap. For take any shortest plan, order its requests by start, and move each point to the
-//     first request whose range holds it. No range grows. If u comes before v, and v went to request R, then u ends
-//     before R does; had u gone to a later request S, u would begin before R, and S with it, although S comes later:
-//     contradiction. So the points of each request are neighbours now, and the plan costs no more.
-//  4. Therefore it is enough to choose where to cut the order, and the cheapest cuts before point j follow from the
-//     cheapest cuts before every i < j. With 256 points that is at most 32,896 sums.
+//  2. A point whose registers lie within those of another is read along with the other. It adds nothing to a request that
+//     holds the other, and alone it would only cost.
+//  3. Of the points that remain none lies within another, so in order of address their last registers increase as their
+//     first ones do. Some cheapest plan asks for them in runs: each of its requests holds neighbours in that order,
+//     however the points overlap. For take any cheapest plan, order its requests by start, and move each point to the
+//     first request whose range holds it. No range grows. Let point u come before v, and v have gone to request R: then u
+//     ends before R does. Had u gone to a request S after R, it would not lie in R, so it would begin before R; but S
+//     begins no earlier than R, and u lies in S. So u is in R or before it: each request holds neighbours now, and the
+//     plan costs no more than it did.
+//  4. It is enough, then, to choose where to cut the order, and the cheapest cuts up to a point follow from the cheapest
+//     cuts up to each point before it. For 256 points that is at most 32,896 sums.
 //
-// The third step holds because whether a device takes a range hangs on the range alone, and not on what else is asked
-// for: a range within one that is taken, from a point's first to a point's last register, is taken too. So a hole is a
-// run of registers that no point of the profile uses, and not merely none of the request.
+// The third step needs that a shorter request costs no more, and that a device which takes a range also takes what is
+// left of it when points at its ends go elsewhere. Therefore a hole is a run of registers that no point of the profile
+// uses, whichever request reads those points.
 
 import (
 	"cmp"

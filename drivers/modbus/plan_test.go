@@ -522,6 +522,8 @@ func TestSplit(t *testing.T) {
 			[]string{"input register 0-7", "input register 0-3, input register 6-7", "input register 0-1, input register 2-3"}},
 		{"fields of one register", config.ModbusLimits{}, []config.Point{at(in, 4, config.U16), at(in, 4, config.Bool)}, []string{"input register 4"}},
 		{"a value and a part of it", config.ModbusLimits{}, []config.Point{at(in, 4, config.U32), at(in, 5, config.U16)}, []string{"input register 4-5", "input register 4-5, input register 5"}},
+		{"a value and parts of it, one value a request", config.ModbusLimits{OneValue: true}, []config.Point{at(in, 4, config.U64), at(in, 5, config.U16), at(in, 7, config.U16)},
+			[]string{"input register 4-7", "input register 4-7, input register 5, input register 7"}},
 		{"a block", config.ModbusLimits{Blocks: []config.Block{{Function: in, Address: 4, Count: 4}}}, []config.Point{at(in, 4, config.U16), at(in, 6, config.U16)}, []string{"input register 4-7"}},
 		{"bits", config.ModbusLimits{}, bits(config.Coil, 8, 4), []string{"coil 8-11", "coil 8-9, coil 10-11", "coil 8, coil 9, coil 10, coil 11"}},
 	} {
