@@ -123,13 +123,13 @@ func (b *Bus) Read(ctx context.Context, device config.Device) (drivers.Sample, e
 	x := exchanges{Bus: b, device: device, delay: b.delay(device.Unit), tries: retries}
 	b.unit(byte(device.Unit))
 	key := planKey{device.Unit, device.Model}
-	plan, planned := b.plans[key]
+	requests, planned := b.plans[key]
 	if !planned {
-		plan = b.plan(device.Model)
-		b.plans[key] = plan
+		requests = plan(device.Model, LineOf(b.config), DefaultLatency)
+		b.plans[key] = requests
 	}
-	for i := 0; i < len(plan); i++ {
-		r := plan[i]
+	for i := 0; i < len(requests); i++ {
+		r := requests[i]
 		data, err := x.ask(ctx, r)
 		if err == nil {
 			if s.At.IsZero() {
@@ -141,8 +141,8 @@ func (b *Bus) Read(ctx context.Context, device config.Device) (drivers.Sample, e
 		if err.Failure == drivers.Exception && (err.Code == illegalAddress || err.Code == illegalValue) {
 			if parts := split(device.Model, r); len(parts) > 1 {
 				b.log.Info("device refuses a request; it is split from now on", "device", device.Name, "request", r.String(), "why", err.Why(), "parts", len(parts))
-				plan = slices.Concat(plan[:i], parts, plan[i+1:])
-				b.plans[key] = plan
+				requests = slices.Concat(requests[:i], parts, requests[i+1:])
+				b.plans[key] = requests
 				i--
 				continue
 			}
@@ -219,8 +219,6 @@ func (b *Bus) delay(unit int) *delay {
 	}
 	return b.delays[unit]
 }
-
-func (b *Bus) plan(p *config.Profile) []request { return plan(p) }
 
 // send does one request and checks the length of its answer, which goburrow does not.
 func (b *Bus) send(r request) ([]byte, *drivers.Error) {
