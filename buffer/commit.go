@@ -53,6 +53,9 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 	if err := s.checkSpace(); err != nil {
 		return err
 	}
+	if err := s.compact(); err != nil {
+		return err
+	}
 	tx := &Tx{s: s, head: h, codec: newCodec()}
 	if err := fn(tx); err != nil {
 		return err

@@ -84,6 +84,7 @@ const (
 	valueLogFileBytes = 4 << 20
 	valueThreshold    = 512 // bytes; larger values go to the value log
 	cacheBytes        = 512 << 10
+	levelZeroTables   = 2 // more are compacted, and with twice as many Badger stops writing
 )
 
 // reserveBytes must be free before Badger may touch the disk: it maps its files into memory, so a disk that fills up
@@ -127,9 +128,9 @@ func (s *Store) open(opts Options) (err error) {
 		WithNumMemtables(1).
 		WithBaseTableSize(1 << 20).
 		WithBaseLevelSize(4 * memTableBytes).
-		WithNumLevelZeroTables(2).
-		WithNumLevelZeroTablesStall(4).
-		WithNumCompactors(2).
+		WithNumLevelZeroTables(levelZeroTables).
+		WithNumLevelZeroTablesStall(2 * levelZeroTables).
+		WithNumCompactors(0). // see compact
 		WithValueLogFileSize(valueLogFileBytes).
 		WithValueThreshold(valueThreshold).
 		WithVerifyValueChecksum(true).
@@ -260,10 +261,34 @@ func (s *Store) Maintain(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			for s.db.RunValueLogGC(0.5) == nil && ctx.Err() == nil {
+			for s.collect() == nil && ctx.Err() == nil {
 			}
 		}
 	}
+}
+
+// collect rewrites one value log file of which at least half is garbage; the error says that there is none. It holds
+// Commits back meanwhile: what it rewrites fills tables, too.
+func (s *Store) collect() error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if err := s.compact(); err != nil {
+		return err
+	}
+	return s.db.RunValueLogGC(0.5)
+}
+
+// compact merges Badger's newest tables into its tree when there are enough of them. Badger's own compactors look for
+// work 40 times a second, day and night, which is most of what an idle agent costs; here only a Commit makes work, a
+// few times a day, and does it first.
+func (s *Store) compact() error {
+	if s.db.Levels()[0].NumTables < levelZeroTables {
+		return nil
+	}
+	if err := s.db.Flatten(1); err != nil {
+		return fmt.Errorf("cannot compact journal %s: %w", s.dir, err)
+	}
+	return nil
 }
 
 // Usage returns the bytes that the store's files take on disk, in whole blocks as du counts them, and the bytes free

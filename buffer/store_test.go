@@ -417,6 +417,37 @@ func TestVanishedFilesAreFound(t *testing.T) {
 	}
 }
 
+// Writing goes on however much is written: what fills Badger's tables is merged before there are so many that it stops.
+// 30,000 leaves fill its table about 20 times.
+func TestTablesAreMerged(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	most := 0
+	for n := int64(0); n < 30_000; {
+		err := s.Commit(func(tx *Tx) error {
+			for range 100 {
+				if _, err := tx.Append('d', testLeaf(n)); err != nil {
+					return err
+				}
+				n++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, s.db.Levels()[0].NumTables)
+	}
+	if levels := s.db.Levels(); most == 0 || most > levelZeroTables+1 || levels[len(levels)-1].NumTables == 0 {
+		t.Errorf("at most %d tables at level 0, levels %+v", most, levels)
+	}
+	for _, n := range []int64{0, 1, 14_999, 29_999} {
+		if leaf, err := s.Leaf(n); err != nil || !bytes.Equal(leaf.Data, testLeaf(n)) {
+			t.Errorf("leaf %d: %v", n, err)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	s := open(t, t.TempDir())
 	appendLeaf(t, s, testLeaf(0))
