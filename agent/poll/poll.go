@@ -135,7 +135,7 @@ func (b *Bus) Run(ctx context.Context) {
 		// Phases are spread over the interval, so that devices with one interval do not queue up behind each other. The
 		// first polls come sooner.
 		phase := d.Interval / time.Duration(len(b.devices))
-		d.grid = begin.Add(time.Duration(i) * phase)
+		d.grid = begin.Add((time.Duration(i) * phase).Truncate(slot(d.Interval)))
 		d.due = begin.Add(time.Duration(i) * min(phase, firstGap))
 	}
 	timer := time.NewTimer(0)
@@ -156,6 +156,10 @@ func (b *Bus) Run(ctx context.Context) {
 	}
 	<-ctx.Done()
 }
+
+// slot is the raster of phases. Devices of one slot are polled one right after the other: waking a processor that sleeps
+// costs more than a whole exchange over TCP.
+func slot(interval time.Duration) time.Duration { return interval / 2 }
 
 // next is the device to poll: of those that are due, the one with the earliest deadline; of none, the one that is due
 // first.
