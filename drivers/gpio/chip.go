@@ -26,7 +26,8 @@ const (
 )
 
 // queueLength is the number of edges that the kernel is asked to keep for us, the most it does: GPIO_V2_LINES_MAX * 16.
-// Left to itself it keeps 16 a line.
+// Left to itself it keeps 16 a line. Of more edges the oldest are lost, and their numbers are missing. Edges that come
+// before the kernel's interrupt thread has run for the last one become one without a trace.
 const queueLength = 1024
 
 // chip is the label or name of a GPIO chip. It is looked for whenever a line is claimed, because chips come and go: an
@@ -64,7 +65,7 @@ func (c chip) claim(r request) (line, error) {
 		}
 	} else {
 		q.Config.Flags = lineInput
-		if r.edges != periph.FallingEdge {
+		if r.edges != periph.FallingEdge { // one kind alone keeps short pulses apart better, and fills half the queue
 			q.Config.Flags |= lineEdgeRising
 		}
 		if r.edges != periph.RisingEdge {
@@ -84,8 +85,6 @@ func (c chip) claim(r request) (line, error) {
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return nil, fmt.Errorf("line %d of chip %s is in use%s: one line carries one device", offset, c, n.user(offset))
-	case errors.Is(err, unix.ENOTTY):
-		return nil, fmt.Errorf("the kernel does not know line requests of version 2: it must be Linux 5.10 or later")
 	case err != nil:
 		return nil, fmt.Errorf("cannot claim line %d of chip %s: %w", offset, c, err)
 	}

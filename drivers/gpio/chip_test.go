@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	periph "periph.io/x/conn/v3/gpio"
 )
 
 // The layouts of linux/gpio.h, the same on every architecture.
@@ -62,6 +63,18 @@ func FuzzAppendEdges(f *testing.F) {
 		got, err := appendEdges(nil, raw, time.Now())
 		if whole := len(raw) / eventSize; len(got) > whole || err == nil && (len(got) != whole || len(raw)%eventSize != 0) {
 			t.Errorf("%d edges of %d bytes, %v", len(got), len(raw), err)
+		}
+	})
+}
+
+func FuzzParseLevel(f *testing.F) {
+	for _, text := range []string{"0", "1\n", " 1 ", "01", "", "high"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		level, ok := parseLevel(raw)
+		if ok && !bytes.Contains(raw, []byte{'0' + map[periph.Level]byte{true: 1}[level]}) || !ok && len(raw) == 1 && (raw[0] == '0' || raw[0] == '1') {
+			t.Errorf("%q: %s, %t", raw, level, ok)
 		}
 	})
 }

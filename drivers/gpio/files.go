@@ -1,6 +1,7 @@
 package gpio
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,14 +42,17 @@ func (f file) level() (periph.Level, error) {
 	if err != nil {
 		return periph.Low, gone{err}
 	}
-	switch text := strings.TrimSpace(string(raw)); text {
-	case "0":
-		return periph.Low, nil
-	case "1":
-		return periph.High, nil
-	default:
-		return periph.Low, gone{fmt.Errorf("%s holds %.20q, not 0 or 1", string(f), text)}
+	level, ok := parseLevel(raw)
+	if !ok {
+		return periph.Low, gone{fmt.Errorf("%s holds %.20q, not 0 or 1", string(f), strings.TrimSpace(string(raw)))}
 	}
+	return level, nil
+}
+
+// parseLevel reads 0 or 1, with or without space around it.
+func parseLevel(raw []byte) (level periph.Level, ok bool) {
+	text := string(bytes.TrimSpace(raw))
+	return text == "1", text == "0" || text == "1"
 }
 
 // set writes the file by rename, so that who reads it never sees half of it.

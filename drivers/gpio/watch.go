@@ -56,8 +56,6 @@ type edge struct {
 // gone is why a line is of no more use: it must be claimed anew.
 type gone struct{ error }
 
-func (g gone) Unwrap() error { return g.error }
-
 // watch is one device's line and what is known of it.
 type watch struct {
 	lines   lines
