@@ -4,7 +4,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERS
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
 
-.PHONY: build demo test race cross lint bench fuzz soak-demo kill-journal demo-arm screenshots clean help
+.PHONY: build demo test race cross lint bench fuzz soak-demo kill-journal demo-arm gpio-vm screenshots clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ cross: ## static binaries for the four targets, in dist/
 
 demo-arm: cross ## the demo for 20 s with the arm64 and the armv7 binary under qemu-user
 	scripts/demo-arm
+
+gpio-vm: ## the GPIO driver on a real kernel: gpio-sim chips in an arm64 guest under QEMU
+	scripts/gpio-vm
 
 soak-demo: build ## demo with outage and kill at random moments, RUNS times (default 20)
 	scripts/soak-demo $(or $(RUNS),20)

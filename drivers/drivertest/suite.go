@@ -180,7 +180,7 @@ func (r Rig) awaitBack(t *testing.T, bus drivers.Bus) {
 }
 
 // CheckSample reports what is not as the contract of drivers.Sample has it: one reading a point of the profile, in its
-// order, each with its unit, and with a value and no reason, or missing with a reason and no value.
+// order, each with its unit, and with a value and no reason, suspect with both, or missing with a reason and no value.
 func CheckSample(t testing.TB, device config.Device, s drivers.Sample) {
 	t.Helper()
 	if s.Device != device.Name || s.At.IsZero() {
@@ -195,10 +195,10 @@ func CheckSample(t testing.TB, device config.Device, s drivers.Sample) {
 			t.Errorf("reading %d is %s in %q, the point %s in %q", i, r.Point, r.Unit, p.Name, p.Unit)
 		}
 		missing := r.Quality == drivers.Missing
-		if !missing && r.Quality != drivers.Good {
+		if !missing && r.Quality != drivers.Good && r.Quality != drivers.Suspect {
 			t.Errorf("%s: quality %d is not a driver's to give", r.Point, r.Quality)
 		}
-		if r.Value.IsNone() != missing || (r.Why != "") != missing {
+		if r.Value.IsNone() != missing || (r.Why == "") != (r.Quality == drivers.Good) {
 			t.Errorf("%s: quality %d with value %q and reason %q", r.Point, r.Quality, r.Value, r.Why)
 		}
 	}

@@ -1,58 +1,94 @@
-// Package gpio reads contacts on GPIO lines through periph.io, and their twins in files for demo and tests.
+// Package gpio reads contacts, pulse counters and outputs on GPIO lines through the kernel's character device, and
+// their twins in files for demo and tests.
+//
+// A line is claimed when its bus opens, so that pulses count and short alarms are seen from then on. Of
+// periph.io only the words for levels and edges are used: its gpioioctl looks for chips once in a process, takes a chip
+// that is gone for one that is low, switches an output on its way to high through low, and drops the edges' time stamps
+// and sequence numbers, without which bounces cannot be told from pulses nor lost pulses be noticed.
 package gpio
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"log/slog"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"hubagent/config"
 	"hubagent/drivers"
 )
 
-// lines reads levels of a chip's lines.
-type lines interface {
-	// level is the electrical level of the line at offset: true is high.
-	level(offset int) (bool, error)
-	close() error
-}
-
-// bus reads one contact a device.
+// bus has one line a device.
 type bus struct {
-	lines lines
-	rest  map[int]bool // the level at which a line last came to rest
+	lines   lines
+	with    drivers.With
+	watches map[string]*watch // by the device's name
 }
 
-var _ drivers.Bus = (*bus)(nil)
+var _ drivers.Writer = (*bus)(nil)
 
-// OpenSim makes a bus whose lines are files: line17 in the bus's folder holds 0 or 1.
-func OpenSim(b config.Bus, _ drivers.With) (drivers.Bus, error) { return newBus(files(b.Dir)), nil }
+// Open makes a bus of a GPIO chip, found by its label or name; numbers of chips change between kernels.
+func Open(b config.Bus, with drivers.With) (drivers.Bus, error) {
+	return newBus(chip(b.Chip), b.Devices, with), nil
+}
 
-func newBus(l lines) *bus { return &bus{lines: l, rest: map[int]bool{}} }
+// OpenSim makes a bus whose lines are files: line17 in the bus's folder holds 0 or 1, and so does line-DOOR for the line
+// named DOOR. They are looked at when their device is read, so a pulse between two polls is not counted.
+func OpenSim(b config.Bus, with drivers.With) (drivers.Bus, error) {
+	return newBus(files(b.Dir), b.Devices, with), nil
+}
+
+func newBus(l lines, devices []config.Device, with drivers.With) *bus {
+	if with.Log == nil {
+		with.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &bus{lines: l, with: with, watches: map[string]*watch{}}
+	for _, d := range devices {
+		_ = b.watch(d).look() // if it fails, Read says why
+	}
+	return b
+}
+
+func (b *bus) watch(d config.Device) *watch {
+	w := b.watches[d.Name]
+	if w == nil {
+		w = newWatch(b.lines, d, b.with.Count)
+		b.watches[d.Name] = w
+	}
+	return w
+}
 
 // Close releases the lines.
-func (b *bus) Close() error { return b.lines.close() }
+func (b *bus) Close() error {
+	var err error
+	for _, w := range b.watches {
+		err = errors.Join(err, w.close())
+	}
+	return err
+}
 
-// settle is the time between two looks at a contact that may bounce.
-const settle = 5 * time.Millisecond
-
-// Read implements drivers.Bus. A change of level counts when the new one held for the point's debounce time: only then
-// does Read take that long, so a contact at rest costs its neighbours nothing. One that still moves after ten times that
-// is Missing, because it has no state.
+// Read implements drivers.Bus. It waits only for a contact that never came to rest since its line was claimed: a level
+// counts when it has held for the point's debounce time, and until then the one that counted before does. A contact that
+// moves for ten times that is Missing, because it has no state. A count is Suspect when edges were lost since the last
+// Read, or may have been because the agent was not running.
 func (b *bus) Read(ctx context.Context, d config.Device) (drivers.Sample, error) {
+	w := b.watch(d)
 	s := drivers.Sample{Device: d.Name}
+	err := ctx.Err()
+	if err == nil {
+		err = w.look()
+	}
 	var first error
-	for _, p := range d.Model.Points {
+	for i, p := range d.Model.Points {
 		r := drivers.Reading{Point: p.Name, Unit: p.Unit, Quality: drivers.Good}
-		high, err := b.stable(ctx, d.Line, p.Debounce)
-		if err != nil {
-			failed := &drivers.Error{Failure: drivers.Link, Device: d.Name, At: "line " + strconv.Itoa(d.Line), Detail: err.Error()}
+		if err == nil {
+			r.Value, r.Why, err = w.reading(ctx, i)
+		}
+		switch {
+		case err != nil:
+			failed := failure(d, drivers.Link, err.Error())
 			if errors.Is(err, errChatter) || ctx.Err() != nil {
 				failed.Failure = drivers.Timeout
 			}
@@ -60,71 +96,59 @@ func (b *bus) Read(ctx context.Context, d config.Device) (drivers.Sample, error)
 			if first == nil {
 				first = failed
 			}
-		} else {
-			r.Value = drivers.Bool(high != p.Invert)
+			if errors.Is(err, errChatter) {
+				err = nil // the line's other points have values
+			}
+		case r.Why != "":
+			r.Quality = drivers.Suspect
 		}
 		s.Readings = append(s.Readings, r)
 	}
 	s.At = time.Now()
+	if lost := w.takeLost(); lost > 0 {
+		b.with.Log.Warn("edges lost", "device", d.Name, "edges", lost)
+	}
 	if ctx.Err() != nil {
 		return s, ctx.Err()
 	}
 	return s, first
 }
 
-var errChatter = errors.New("the contact does not come to rest")
-
-// stable looks at a line until it is at the level of its last rest, or its level has held for debounce.
-func (b *bus) stable(ctx context.Context, offset int, debounce time.Duration) (bool, error) {
-	rest, known := b.rest[offset]
-	delete(b.rest, offset)
-	begin := time.Now()
-	var high bool
-	for since := begin; ; {
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		now, err := b.lines.level(offset)
-		if err != nil {
-			return false, err
-		}
-		if now != high {
-			high, since = now, time.Now()
-		}
-		switch {
-		case known && high == rest, time.Since(since) >= debounce:
-			b.rest[offset] = high
-			return high, nil
-		case time.Since(begin) > 10*debounce:
-			return false, errChatter
-		}
-		select {
-		case <-time.After(min(settle, debounce)):
-		case <-ctx.Done():
-		}
+// Write implements drivers.Writer for the line of a device: 1 makes it active, 0 inactive. A line that may be written is
+// inactive from when it is claimed until it is written.
+func (b *bus) Write(ctx context.Context, d config.Device, write config.Write, raw int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-}
-
-// files is a folder of line files.
-type files string
-
-func (f files) level(offset int) (bool, error) {
-	path := filepath.Join(string(f), "line"+strconv.Itoa(offset))
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("there is no %s", path)
+	if !slices.Contains(d.Writes, write.Name) {
+		return failure(d, drivers.Link, fmt.Sprintf("it is an input: list %s under the device's writes to make it an output", write.Name))
 	}
+	w := b.watch(d)
+	if err := w.look(); err != nil {
+		return failure(d, drivers.Link, err.Error())
+	}
+	level := activeLevel(d)
+	if raw == 0 {
+		level = !level
+	}
+	if err := w.line.set(level); err != nil {
+		return failure(d, drivers.Link, err.Error())
+	}
+	seen, err := w.line.level()
 	if err != nil {
-		return false, err
+		return failure(d, drivers.Link, err.Error())
 	}
-	switch text := strings.TrimSpace(string(raw)); text {
-	case "0":
-		return false, nil
-	case "1":
-		return true, nil
-	default:
-		return false, fmt.Errorf("%s holds %.20q, not 0 or 1", path, text)
+	if seen != level {
+		return failure(d, drivers.Frame, fmt.Sprintf("it was set %s and reads %s: look for a short circuit", level, seen))
 	}
+	return nil
 }
 
-func (files) close() error { return nil }
+// failure is an error of the device's line.
+func failure(d config.Device, f drivers.Failure, detail string) *drivers.Error {
+	at := "line " + strconv.Itoa(d.Line)
+	if d.LineName != "" {
+		at = "line " + d.LineName
+	}
+	return &drivers.Error{Failure: f, Device: d.Name, At: at, Detail: detail}
+}

@@ -1,18 +1,19 @@
 package gpio
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
 	periph "periph.io/x/conn/v3/gpio"
 
 	"hubagent/config"
@@ -20,30 +21,64 @@ import (
 	"hubagent/drivers/drivertest"
 )
 
-func contact(line int, debounce time.Duration) config.Device {
+func contactOn(line int, debounce time.Duration) config.Device {
 	return config.Device{Name: "lift", Line: line, Model: &config.Profile{
 		ID: "test", Kind: config.Contact,
 		Points: []config.Point{{Name: "fault", Function: config.Line, Type: config.Bool, Debounce: debounce}},
 	}}
 }
 
+func pulsesOn(line int) config.Device {
+	return config.Device{Name: "meter", Line: line, Model: &config.Profile{
+		ID: "test", Kind: config.Meter,
+		Points: []config.Point{
+			{Name: "water", Function: config.Line, Type: config.Pulses, Unit: "L"},
+			{Name: "closed", Function: config.Line, Type: config.Bool},
+		},
+	}}
+}
+
+// horn is an output.
+func horn(line int, invert bool) config.Device {
+	return config.Device{Name: "horn", Line: line, Writes: []string{"sound"}, Model: &config.Profile{
+		ID: "test", Kind: config.Contact,
+		Points: []config.Point{{Name: "sounds", Function: config.Line, Type: config.Bool, Invert: invert, Debounce: time.Minute}},
+		Writes: []config.Write{{Name: "sound", Function: config.Line, Type: config.Bool, Allowed: []int64{0, 1}}},
+	}}
+}
+
 func TestConformanceSim(t *testing.T) {
-	drivertest.Run(t, func(t *testing.T) drivertest.Rig {
-		dir := t.TempDir()
-		put := func(name string) {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte("1"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		put("line17")
-		put("line18")
-		return drivertest.Rig{
-			Open: OpenSim, Config: config.Bus{Kind: config.GPIOSim, Dir: dir},
-			Device: contact(17, 10*time.Millisecond), Waiting: contact(18, time.Minute),
-			Away: func() { os.Remove(filepath.Join(dir, "line17")) }, Back: func() { put("line17") },
-			Failure: drivers.Link,
-		}
-	})
+	named := contactOn(0, 10*time.Millisecond)
+	named.LineName = "DOOR"
+	for name, c := range map[string]struct {
+		device config.Device
+		file   string
+	}{
+		"contact": {contactOn(17, 10*time.Millisecond), "line17"},
+		"named":   {named, "line-DOOR"},
+		"pulses":  {pulsesOn(17), "line17"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			drivertest.Run(t, func(t *testing.T) drivertest.Rig {
+				dir := t.TempDir()
+				put := func(name string) {
+					if err := os.WriteFile(filepath.Join(dir, name), []byte("1"), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				put(c.file)
+				put("line18")
+				waiting := contactOn(18, time.Minute)
+				waiting.Name = "waiting"
+				return drivertest.Rig{
+					Open: OpenSim, Config: config.Bus{Kind: config.GPIOSim, Dir: dir},
+					Device: c.device, Waiting: waiting,
+					Away: func() { os.Remove(filepath.Join(dir, c.file)) }, Back: func() { put(c.file) },
+					Failure: drivers.Link,
+				}
+			})
+		})
+	}
 }
 
 func TestSimFiles(t *testing.T) {
@@ -72,7 +107,7 @@ func TestSimFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := contact(3, 0)
+		d := contactOn(3, 0)
 		d.Model.Points[0].Invert = c.invert
 		s, err := bus.Read(t.Context(), d)
 		drivertest.CheckSample(t, d, s)
@@ -88,35 +123,110 @@ func TestSimFiles(t *testing.T) {
 	}
 }
 
-func TestSimWithoutFile(t *testing.T) {
-	bus, err := OpenSim(config.Bus{Dir: "/no/such/folder"}, drivers.With{})
+func TestSimNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"DOOR":  "cannot read line DOOR of lift: link: there is no /no/such/folder/line-DOOR",
+		"..":    "cannot read line .. of lift: link: there is no /no/such/folder/line-..",
+		"a/b":   `cannot read line a/b of lift: link: "line-a/b" is not the name of a file: choose a line name without /`,
+		"/../x": `cannot read line /../x of lift: link: "line-/../x" is not the name of a file: choose a line name without /`,
+		"":      "cannot read line 3 of lift: link: there is no /no/such/folder/line3",
+	} {
+		d := contactOn(3, time.Second)
+		d.LineName = name
+		bus, err := OpenSim(config.Bus{Dir: "/no/such/folder"}, drivers.With{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := bus.Read(t.Context(), d)
+		drivertest.CheckSample(t, d, s)
+		if err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", name, err, want)
+		}
+	}
+}
+
+// The twin counts what changed from poll to poll.
+func TestSimCounts(t *testing.T) {
+	dir := t.TempDir()
+	line := file(filepath.Join(dir, "line17"))
+	if err := line.set(periph.Low); err != nil {
+		t.Fatal(err)
+	}
+	d := pulsesOn(17)
+	opened, err := OpenSim(config.Bus{Dir: dir, Devices: []config.Device{d}}, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := contact(3, time.Second)
-	s, err := bus.Read(t.Context(), d)
-	drivertest.CheckSample(t, d, s)
-	if err == nil || err.Error() != "cannot read line 3 of lift: link: there is no /no/such/folder/line3" {
-		t.Errorf("%v", err)
+	for i, want := range []string{"1", "1", "2", "2", "3"} {
+		if err := line.set(i%2 == 0); err != nil {
+			t.Fatal(err)
+		}
+		s, err := opened.Read(t.Context(), d)
+		drivertest.CheckSample(t, d, s)
+		if got := s.Readings[0].Value.String(); err != nil || got != want || s.Readings[1].Value != drivers.Bool(i%2 == 0) {
+			t.Errorf("poll %d: %+v, %v; want %s", i, s.Readings, err, want)
+		}
+	}
+}
+
+func TestSimOutput(t *testing.T) {
+	for _, invert := range []bool{false, true} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "line5")
+		d := horn(5, invert)
+		opened, err := OpenSim(config.Bus{Dir: dir, Devices: []config.Device{d}}, drivers.With{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(active bool) {
+			t.Helper()
+			level := "0"
+			if active != invert {
+				level = "1"
+			}
+			if got, err := os.ReadFile(path); err != nil || string(got) != level {
+				t.Errorf("file holds %q, %v; want %s", got, err, level)
+			}
+			if s, err := opened.Read(t.Context(), d); err != nil || s.Readings[0].Value != drivers.Bool(active) {
+				t.Errorf("invert %t: %+v, %v; want %t", invert, s.Readings, err, active)
+			}
+		}
+		check(false)
+		for _, raw := range []int64{1, 1, 0, 1} {
+			if err := opened.(drivers.Writer).Write(t.Context(), d, d.Model.Writes[0], raw); err != nil {
+				t.Error(err)
+			}
+			check(raw == 1)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		var failed *drivers.Error
+		if err := opened.(drivers.Writer).Write(t.Context(), d, d.Model.Writes[0], 1); !errors.As(err, &failed) || failed.Failure != drivers.Link {
+			t.Errorf("without its folder: %v", err)
+		}
 	}
 }
 
 // A machine without the chip, as this one is or not: no panic, and what to look at.
 func TestChipThatIsNotThere(t *testing.T) {
-	bus, err := Open(config.Bus{Chip: "no-such-chip"}, drivers.With{})
+	d := contactOn(17, 0)
+	bus, err := Open(config.Bus{Chip: "no-such-chip", Devices: []config.Device{d}}, drivers.With{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		d := contact(17, 0)
 		s, err := bus.Read(t.Context(), d)
 		drivertest.CheckSample(t, d, s)
 		var failed *drivers.Error
 		if !errors.As(err, &failed) || failed.Failure != drivers.Link || s.Readings[0].Why != "link" {
 			t.Fatalf("%v, want a link failure", err)
 		}
-		none, others := strings.Contains(failed.Detail, "shows no GPIO chip: is /dev/gpiochip0 there"), strings.Contains(failed.Detail, "there is no GPIO chip no-such-chip; there are: ")
-		if chips, _ := filepath.Glob("/dev/gpiochip*"); !none && !others || len(chips) == 0 && !none {
+		want := "there is no GPIO chip"
+		if chips, _ := filepath.Glob("/dev/gpiochip*"); len(chips) == 0 {
+			want = "this machine shows no GPIO chip: there is no /dev/gpiochip0"
+		}
+		if !strings.HasPrefix(failed.Detail, want) {
 			t.Errorf("%v", err)
 		}
 	}
@@ -125,98 +235,185 @@ func TestChipThatIsNotThere(t *testing.T) {
 	}
 }
 
-// pulled is a line of a chip that is pulled out before its after-th In; like periph's, its Read then says low.
-type pulled struct{ ins, after, closed int }
+// board is a chip in memory. It has one line, which reports its edges when reports is set.
+type board struct {
+	reports bool
+	claims  []request
 
-func (p *pulled) In(periph.Pull, periph.Edge) error {
-	if p.ins++; p.ins >= p.after {
-		return unix.ENODEV
-	}
-	return nil
+	mu     sync.Mutex
+	away   bool
+	at     periph.Level
+	stuck  bool // the line does not follow set
+	broken error
+	line   *wire
 }
 
-func (p *pulled) Read() periph.Level { return periph.Level(p.ins < p.after) }
-func (p *pulled) Close()             { p.closed++ }
-
-// The level of a chip that is gone is not low: it is missing, even when the chip goes in the middle of a poll.
-func TestChipThatIsPulledOut(t *testing.T) {
-	for _, after := range []int{3, 4} { // before the second poll's Read, and during it
-		line := &pulled{after: after}
-		bus, d := newBus(&chip{label: "expander", claimed: map[int]pin{17: line}}), contact(17, 0)
-		if s, err := bus.Read(t.Context(), d); err != nil || s.Readings[0].Value != drivers.Bool(true) {
-			t.Errorf("while it is there: %+v, %v", s.Readings, err)
-		}
-		for range 2 {
-			s, err := bus.Read(t.Context(), d)
-			drivertest.CheckSample(t, d, s)
-			const want = "cannot read line 17 of lift: link: cannot use line 17 of chip expander: no such device; if the chip was away, restart the agent"
-			if err == nil || err.Error() != want || s.Readings[0].Why != "link" {
-				t.Errorf("pulled out at In %d: %+v, %v; want %s", after, s.Readings, err, want)
-			}
-		}
-		for range 2 {
-			if err := bus.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		if line.closed != 1 {
-			t.Errorf("line closed %d times", line.closed)
-		}
+func (b *board) claim(r request) (line, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.claims = append(b.claims, r)
+	if b.away {
+		return nil, errors.New("there is no GPIO chip board")
 	}
+	if r.output {
+		b.at = r.initial
+	}
+	b.line = &wire{board: b, news: make(chan []edge, 100), gone: make(chan struct{})}
+	if b.reports {
+		return b.line, nil
+	}
+	return struct{ line }{b.line}, nil
 }
 
-// periph closes file descriptor 0 where two nodes are one chip.
-func TestFile0IsKept(t *testing.T) {
-	if err := keepFile0(func() error { return unix.Close(0) }); err != nil {
-		t.Fatal(err)
-	}
-	var stat unix.Stat_t
-	if err := unix.Fstat(0, &stat); err != nil {
-		t.Errorf("file descriptor 0: %v", err)
-	}
-	if err := keepFile0(func() error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("%v", err)
+// move lets the line go to level, and tells of it by an edge with the number seqno, but for 0.
+func (b *board) move(level periph.Level, seqno uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.at = level
+	if seqno != 0 {
+		b.line.news <- []edge{{level, time.Now(), seqno}}
 	}
 }
 
-// moving is a line that moves by the clock.
-type moving struct {
-	begin time.Time
-	at    func(since time.Duration) (bool, error)
-	looks int
+// remove takes the chip away; tell says whether its driver wakes who waits for an edge.
+func (b *board) remove(tell bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.away = true
+	if tell {
+		close(b.line.gone)
+	}
 }
 
-func (m *moving) level(int) (bool, error) { m.looks++; return m.at(time.Since(m.begin)) }
-func (m *moving) close() error            { return nil }
+func (b *board) bring(level periph.Level) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.away, b.at = false, level
+}
 
-func TestDebounce(t *testing.T) {
+type wire struct {
+	*board
+	news   chan []edge
+	gone   chan struct{}
+	closed sync.Once
+}
+
+func (w *wire) level() (periph.Level, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.away || w.board.line != w {
+		return periph.Low, gone{errors.New("the chip of line 17 is gone")}
+	}
+	return w.at, w.broken
+}
+
+func (w *wire) set(level periph.Level) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.stuck {
+		w.at = level
+	}
+	return w.broken
+}
+
+func (w *wire) next() ([]edge, error) {
+	select {
+	case news, ok := <-w.news:
+		if !ok {
+			return nil, os.ErrClosed
+		}
+		return news, nil
+	case <-w.gone:
+		return nil, errors.New("no such device")
+	}
+}
+
+func (w *wire) close() error { w.closed.Do(func() { close(w.news) }); return nil }
+
+// desk is a bus on a board, with its log.
+type desk struct {
+	*board
+	*bus
+	t   *testing.T
+	log bytes.Buffer
+}
+
+func newDesk(t *testing.T, reports bool, count func(device, point string) (uint64, bool), devices ...config.Device) *desk {
+	d := &desk{t: t, board: &board{reports: reports}}
+	d.bus = newBus(d.board, devices, drivers.With{Log: slog.New(slog.NewTextHandler(&d.log, nil)), Count: count})
+	t.Cleanup(func() {
+		if err := d.bus.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// read gives the device's values with why they are suspect, or the error.
+func (d *desk) read(device config.Device) string {
+	d.t.Helper()
+	synctest.Wait() // edges on their way have come
+	s, err := d.Read(d.t.Context(), device)
+	drivertest.CheckSample(d.t, device, s)
+	if err != nil {
+		return err.Error()
+	}
+	var read []string
+	for _, r := range s.Readings {
+		read = append(read, strings.TrimSpace(r.Value.String()+" "+r.Why))
+	}
+	return strings.Join(read, ", ")
+}
+
+func (d *desk) expect(device config.Device, want string) {
+	d.t.Helper()
+	if got := d.read(device); got != want {
+		d.t.Errorf("%s, want %s", got, want)
+	}
+}
+
+func TestDebounceOfALineThatReportsNoEdges(t *testing.T) {
 	const ms = time.Millisecond
-	bounce := func(until time.Duration) func(time.Duration) (bool, error) {
-		return func(since time.Duration) (bool, error) { return since >= until || since/(7*ms)%2 == 1, nil }
-	}
 	for _, c := range []struct {
 		name  string
-		level func(time.Duration) (bool, error)
+		until time.Duration // it bounces, 7 ms a level
+		away  time.Duration // when the chip goes
 		want  string
 		took  [2]time.Duration
 	}{
-		{"at rest", bounce(0), "1", [2]time.Duration{200 * ms, 205 * ms}},
-		{"bounces for a while", bounce(60 * ms), "1", [2]time.Duration{250 * ms, 270 * ms}},
-		{"bounces long", bounce(1700 * ms), "1", [2]time.Duration{1900 * ms, 1910 * ms}},
-		{"never rests", bounce(time.Hour), "cannot read line 17 of lift: timeout: the contact does not come to rest", [2]time.Duration{2 * time.Second, 2010 * ms}},
-		{"vanishes", func(since time.Duration) (bool, error) {
-			if since > 100*ms {
-				return false, errors.New("unplugged")
-			}
-			return true, nil
-		}, "cannot read line 17 of lift: link: unplugged", [2]time.Duration{100 * ms, 110 * ms}},
+		{"at rest", 0, time.Hour, "1", [2]time.Duration{200 * ms, 205 * ms}},
+		{"bounces for a while", 60 * ms, time.Hour, "1", [2]time.Duration{250 * ms, 275 * ms}},
+		{"bounces long", 1700 * ms, time.Hour, "1", [2]time.Duration{1890 * ms, 1910 * ms}},
+		{"never rests", time.Hour, time.Hour, "cannot read line 17 of lift: timeout: the contact does not come to rest", [2]time.Duration{2 * time.Second, 2010 * ms}},
+		{"vanishes", 0, 100 * ms, "cannot read line 17 of lift: link: the chip of line 17 is gone", [2]time.Duration{100 * ms, 110 * ms}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				begin := time.Now()
-				bus, d := newBus(&moving{begin: begin, at: c.level}), contact(17, 200*ms)
-				s, err := bus.Read(t.Context(), d)
-				drivertest.CheckSample(t, d, s)
+				begin, device := time.Now(), contactOn(17, 200*ms)
+				d := newDesk(t, false, nil, device)
+				ended := make(chan struct{})
+				defer func() { <-ended }()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				d.move(periph.High, 0)
+				go func() {
+					defer close(ended)
+					for tick := time.NewTicker(7 * ms); ; {
+						select {
+						case <-tick.C:
+						case <-ctx.Done():
+							tick.Stop()
+							return
+						}
+						since := time.Since(begin)
+						d.move(since >= c.until || since/(7*ms)%2 == 1, 0)
+						if since >= c.away {
+							d.remove(false)
+						}
+					}
+				}()
+				s, err := d.Read(t.Context(), device)
+				drivertest.CheckSample(t, device, s)
 				got := s.Readings[0].Value.String()
 				if err != nil {
 					got = err.Error()
@@ -229,57 +426,287 @@ func TestDebounce(t *testing.T) {
 	}
 }
 
-// A contact at rest takes no time from its neighbours, one that changes takes its debounce time once, and a glitch
-// shorter than that is no change.
-func TestDebounceWaitsOnlyForAChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var high atomic.Bool
-		line := &moving{begin: time.Now(), at: func(time.Duration) (bool, error) { return high.Load(), nil }}
-		bus, d := newBus(line), contact(17, 2*time.Second)
-		read := func(want string, least, most time.Duration) {
-			t.Helper()
+// A contact that came to rest once takes no time from its neighbours.
+func TestReadWaitsOnlyForTheFirstRest(t *testing.T) {
+	for _, reports := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			device := contactOn(17, 2*time.Second)
+			d := newDesk(t, reports, nil, device)
 			begin := time.Now()
-			s, err := bus.Read(t.Context(), d)
-			if err != nil {
-				t.Fatal(err)
+			took := func(want string, least, most time.Duration) {
+				t.Helper()
+				begin := time.Now()
+				d.expect(device, want)
+				if took := time.Since(begin); took < least || took > most {
+					t.Errorf("read after %s, want %s to %s", took, least, most)
+				}
 			}
-			if took, got := time.Since(begin), s.Readings[0].Value.String(); got != want || took < least || took > most {
-				t.Errorf("%s after %s, want %s after %s to %s", got, took, want, least, most)
+			took("0", 2*time.Second, 2*time.Second)
+			time.Sleep(time.Minute)
+			took("0", 0, 0)
+			seqno := uint32(0)
+			if reports {
+				seqno = 1
 			}
-		}
-		read("0", 2*time.Second, 2010*time.Millisecond)
-		for range 3 {
-			read("0", 0, 0)
-		}
-		high.Store(true)
-		read("1", 2*time.Second, 2010*time.Millisecond)
-		read("1", 0, 0)
-		high.Store(false)
-		time.AfterFunc(time.Second, func() { high.Store(true) })
-		read("1", time.Second, 1010*time.Millisecond)
-		line.at = func(time.Duration) (bool, error) { return false, errors.New("unplugged") }
-		if _, err := bus.Read(t.Context(), d); err == nil {
-			t.Error("read without a line")
-		}
-		line.at = func(time.Duration) (bool, error) { return true, nil }
-		read("1", 2*time.Second, 2010*time.Millisecond) // what it did meanwhile nobody knows
+			d.move(periph.High, seqno)
+			took("0", 0, 0)
+			time.Sleep(2 * time.Second)
+			took("1", 0, 0)
+			d.remove(false)
+			d.expect(device, "cannot read line 17 of lift: link: the chip of line 17 is gone")
+			d.expect(device, "cannot read line 17 of lift: link: there is no GPIO chip board")
+			d.bring(periph.Low)
+			took("0", 2*time.Second, 2*time.Second) // what it did meanwhile nobody knows
+			if since := time.Since(begin); since != time.Minute+6*time.Second {
+				t.Errorf("took %s", since)
+			}
+		})
+	}
+}
+
+func TestReadEndsWithItsContext(t *testing.T) {
+	for _, reports := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			device := contactOn(17, time.Minute)
+			d := newDesk(t, reports, nil)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			begin := time.Now()
+			s, err := d.Read(ctx, device)
+			drivertest.CheckSample(t, device, s)
+			if took := time.Since(begin); took != time.Second || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v after %s", err, took)
+			}
+		})
+	}
+}
+
+func TestAlarmBetweenTwoPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		device := contactOn(17, 100*time.Millisecond)
+		device.Model.Points[0].Hold = 3 * time.Second
+		d := newDesk(t, true, nil, device)
+		time.Sleep(time.Second)
+		d.expect(device, "0")
+		d.move(periph.High, 1)
+		time.Sleep(300 * time.Millisecond)
+		d.move(periph.Low, 2)
+		time.Sleep(10 * time.Second) // no poll came in time
+		d.expect(device, "1")
+		d.expect(device, "0")
 	})
 }
 
-func TestDebounceEndsWithItsContext(t *testing.T) {
+// An edge that the chip did not report is no pulse, but the contact is where it is.
+func TestLevelWithoutEdge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		line := &moving{begin: time.Now(), at: func(time.Duration) (bool, error) { return true, nil }}
-		bus, d := newBus(line), contact(17, time.Minute)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		begin := time.Now()
-		s, err := bus.Read(ctx, d)
-		drivertest.CheckSample(t, d, s)
-		if took := time.Since(begin); took != time.Second || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v after %s", err, took)
+		device := pulsesOn(17)
+		d := newDesk(t, true, nil, device)
+		d.expect(device, "0, 0")
+		d.move(periph.High, 0)
+		d.expect(device, "0, 1")
+		d.move(periph.Low, 1)
+		d.expect(device, "0, 0")
+		d.move(periph.High, 2)
+		d.expect(device, "1, 1")
+	})
+}
+
+func TestLostEdges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		device := pulsesOn(17)
+		d := newDesk(t, true, nil, device)
+		for seqno := uint32(1); seqno <= 6; seqno++ {
+			d.move(seqno%2 == 1, seqno)
 		}
-		if line.looks > 300 {
-			t.Errorf("looked %d times in a second", line.looks)
+		d.expect(device, "3, 0")
+		if d.log.Len() > 0 {
+			t.Errorf("log: %s", &d.log)
+		}
+		d.move(periph.High, 1007) // the kernel's queue keeps the newest
+		d.move(periph.Low, 1008)
+		d.move(periph.High, 1011)
+		d.expect(device, "5 lost edges, 1")
+		d.expect(device, "5, 1")
+		if got := d.log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `level=WARN msg="edges lost" device=meter edges=1002`) {
+			t.Errorf("log: %s", got)
 		}
 	})
+}
+
+func TestFirstEdgesLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		device := pulsesOn(17)
+		d := newDesk(t, true, nil, device)
+		d.move(periph.High, 5)
+		d.expect(device, "1 lost edges, 1")
+		d.move(periph.Low, 6)
+		d.expect(device, "1, 0")
+	})
+}
+
+// The count stands over a chip that comes back, and says that it does not know of the time between.
+func TestChipThatComesBack(t *testing.T) {
+	for _, c := range []struct {
+		reports, tell bool
+		want          string
+	}{
+		{false, false, "cannot read line 17 of meter: link: the chip of line 17 is gone"},
+		{true, false, "cannot read line 17 of meter: link: the chip of line 17 is gone"},
+		{true, true, "cannot read line 17 of meter: link: no such device"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			device := pulsesOn(17)
+			d := newDesk(t, c.reports, nil, device)
+			pulse := func(seqno uint32) {
+				t.Helper()
+				if !c.reports {
+					seqno = 0
+				}
+				d.move(periph.High, seqno)
+				d.read(device)
+			}
+			pulse(1)
+			d.expect(device, "1, 1")
+			d.remove(c.tell)
+			d.expect(device, c.want)
+			d.expect(device, "cannot read line 17 of meter: link: there is no GPIO chip board")
+			d.bring(periph.Low)
+			d.expect(device, "1 lost edges, 0")
+			d.expect(device, "1, 0")
+			pulse(1)
+			d.expect(device, "2, 1")
+		})
+	}
+}
+
+// A chip that was gone and is back before anyone looked is a fault all the same: its lines must be claimed anew.
+func TestChipThatWasGoneForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		device := pulsesOn(17)
+		d := newDesk(t, true, nil, device)
+		d.remove(true)
+		d.bring(periph.Low)
+		if got := d.read(device); !strings.HasPrefix(got, "cannot read line 17 of meter: link: ") {
+			t.Error(got)
+		}
+		d.expect(device, "0 lost edges, 0")
+	})
+}
+
+// A transfer that failed, as on an I2C expander, does not let go of the line: an output would fall back.
+func TestFailedTransferKeepsTheLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		device := pulsesOn(17)
+		d := newDesk(t, true, nil, device)
+		d.move(periph.High, 1)
+		d.broken = errors.New("input/output error")
+		d.expect(device, "cannot read line 17 of meter: link: input/output error")
+		d.broken = nil
+		d.expect(device, "1, 1")
+		if len(d.claims) != 1 {
+			t.Errorf("%d claims", len(d.claims))
+		}
+	})
+}
+
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		device := pulsesOn(17)
+		d := newDesk(t, true, func(device, point string) (uint64, bool) { return 4711, device == "meter" && point == "water" }, device)
+		d.move(periph.High, 1)
+		d.expect(device, "4712 restarted, 1")
+		d.expect(device, "4712, 1")
+	})
+}
+
+func TestRequests(t *testing.T) {
+	falling := config.Point{Function: config.Line, Type: config.Pulses, Invert: true}
+	rising := config.Point{Function: config.Line, Type: config.Pulses}
+	state := config.Point{Function: config.Line, Type: config.Bool}
+	named := config.Device{Name: "a", LineName: "DOOR", Model: &config.Profile{Points: []config.Point{state}}}
+	refused := horn(5, false)
+	refused.Writes = []string{"other"}
+	for _, c := range []struct {
+		name   string
+		device config.Device
+		want   request
+	}{
+		{"contact", contactOn(17, 0), request{device: "lift", offset: 17, initial: periph.Low, edges: periph.BothEdges}},
+		{"pulses", config.Device{Name: "a", Line: 3, Model: &config.Profile{Points: []config.Point{rising}}}, request{device: "a", offset: 3, edges: periph.RisingEdge, counts: true}},
+		{"falling", config.Device{Name: "a", Model: &config.Profile{Points: []config.Point{falling}}}, request{device: "a", edges: periph.FallingEdge, counts: true}},
+		{"both", config.Device{Name: "a", Model: &config.Profile{Points: []config.Point{falling, rising}}}, request{device: "a", edges: periph.BothEdges, counts: true}},
+		{"with state", config.Device{Name: "a", Model: &config.Profile{Points: []config.Point{rising, state}}}, request{device: "a", edges: periph.BothEdges, counts: true}},
+		{"by name", named, request{device: "a", name: "DOOR", edges: periph.BothEdges}},
+		{"output", horn(5, false), request{device: "horn", offset: 5, output: true, edges: periph.BothEdges}},
+		{"inverted output", horn(5, true), request{device: "horn", offset: 5, output: true, initial: periph.High, edges: periph.BothEdges}},
+		{"output that is not enabled", refused, request{device: "horn", offset: 5, edges: periph.BothEdges}},
+	} {
+		d := newDesk(t, false, nil, c.device)
+		if !slices.Equal(d.claims, []request{c.want}) {
+			t.Errorf("%s: %+v, want %+v", c.name, d.claims, c.want)
+		}
+	}
+}
+
+func TestOutput(t *testing.T) {
+	device := horn(5, true)
+	d := newDesk(t, false, nil, device)
+	write := func(raw int64, want string) {
+		t.Helper()
+		got := ""
+		if err := d.Write(t.Context(), device, device.Model.Writes[0], raw); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("write %d: %s, want %s", raw, got, want)
+		}
+	}
+	level := func(want periph.Level) {
+		t.Helper()
+		if d.at != want {
+			t.Errorf("line is %s, want %s", d.at, want)
+		}
+	}
+	level(periph.High)
+	write(1, "")
+	level(periph.Low)
+	write(0, "")
+	level(periph.High)
+	d.stuck = true
+	write(1, "cannot read line 5 of horn: frame: it was set Low and reads High: look for a short circuit")
+	d.stuck, d.broken = false, errors.New("input/output error")
+	write(1, "cannot read line 5 of horn: link: input/output error")
+	d.broken = nil
+	write(1, "")
+	d.remove(false)
+	write(0, "cannot read line 5 of horn: link: the chip of line 17 is gone")
+	d.bring(periph.High)
+	write(1, "")
+	level(periph.Low)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.Write(ctx, device, device.Model.Writes[0], 0); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	level(periph.Low)
+
+	device = horn(6, false)
+	device.Name, device.Writes = "silent", nil
+	write(1, "cannot read line 6 of silent: link: it is an input: list sound under the device's writes to make it an output")
+	if len(d.claims) != 2 {
+		t.Errorf("a write that is not enabled claimed the line: %+v", d.claims)
+	}
+}
+
+func TestOutputThatCounts(t *testing.T) {
+	device := pulsesOn(17)
+	device.Writes, device.Model.Writes = []string{"sound"}, horn(5, false).Model.Writes
+	d := newDesk(t, false, nil, device)
+	s, err := d.Read(t.Context(), device)
+	drivertest.CheckSample(t, device, s)
+	if err == nil || !strings.Contains(err.Error(), "counts pulses") || len(d.claims) > 0 {
+		t.Errorf("%v, claims %+v", err, d.claims)
+	}
 }
