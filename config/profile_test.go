@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -248,12 +249,14 @@ func TestShippedProfiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ids []string
-	for _, p := range profiles {
-		ids = append(ids, p.ID)
+	files, err := filepath.Glob("profiles/*.yaml")
+	if err != nil || len(files) != len(profiles) {
+		t.Fatalf("%d files make %d profiles: %v", len(files), len(profiles), err)
 	}
-	if got := strings.Join(ids, " "); got != "acrel-adl400 eastron-sdm630 facility-contact hub-bin waveshare-io-8ch-camera" {
-		t.Error(got)
+	for _, p := range profiles {
+		if file := filepath.Join("profiles", p.ID+".yaml"); !slices.Contains(files, file) {
+			t.Errorf("profile %s is not %s", p.ID, file)
+		}
 	}
 }
 
