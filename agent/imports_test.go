@@ -18,6 +18,7 @@ var mayImport = []struct {
 	{"agent/broker", nil},
 	{"agent/broker/embedded", nil},
 	{"agent/poll", []string{"config", "drivers"}},
+	{"agent/scan", []string{"config", "drivers"}},
 	{"agent/contract", []string{"drivers", "config"}},
 	{"agent/keys", []string{"agent/contract", "config"}},
 	{"agent/record", []string{"agent/contract", "buffer", "config", "drivers"}},

@@ -76,6 +76,7 @@ Start a gateway:             hubagent init && hubagent check && hubagent run`,
 		return usageError{fmt.Errorf("%w\nsee: %s --help", err, c.CommandPath())}
 	})
 	root.AddCommand(newInitCommand(), newCheckCommand(), newRunCommand(), newReceiveCommand(), newDemoCommand())
+	root.AddCommand(newScanCommand(), newReadCommand())
 	return root
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"syscall"
 	"time"
 
 	"hubagent/config"
@@ -225,7 +226,7 @@ func (l *rtuLine) mention(request []byte) {
 
 // lineErrors says what the port's own hardware has counted since the last time, if it counts.
 func (l *rtuLine) lineErrors() string {
-	port, ok := l.port.(*os.File)
+	port, ok := l.port.(syscall.Conn)
 	if !ok {
 		return ""
 	}

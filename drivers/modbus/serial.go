@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -25,6 +26,9 @@ func speed(baud int) (uint32, error) {
 	return rate, nil
 }
 
+// ErrInUse says that another program has a serial port locked.
+var ErrInUse = errors.New("another program has it: stop that one, two masters on a line destroy each other's answers")
+
 // openPort opens a serial port raw, non-blocking so that reads and writes have deadlines, and locked against another
 // agent. The lock is advisory and goes with the process; TIOCEXCL would outlive it while anyone has the line open.
 func openPort(b config.Bus) (*os.File, error) {
@@ -42,7 +46,7 @@ func openPort(b config.Bus) (*os.File, error) {
 func setUp(fd int, b config.Bus) error {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return errors.New("another program has it: stop that one, two masters on a line destroy each other's answers")
+			return ErrInUse
 		}
 		return err
 	}
@@ -116,7 +120,7 @@ func (c lineCounts) less(earlier lineCounts) lineCounts {
 
 // errorCounts asks the driver of a port for its counts since boot (TIOCGICOUNT, struct serial_icounter_struct of
 // linux/serial.h). Ports without hardware, such as pseudo-terminals, have none.
-func errorCounts(port *os.File) (c lineCounts, ok bool) {
+func errorCounts(port syscall.Conn) (c lineCounts, ok bool) {
 	var raw struct {
 		cts, dsr, rng, dcd, rx, tx, frame, overrun, parity, brk, bufOverrun int32
 		_                                                                   [9]int32
