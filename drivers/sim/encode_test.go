@@ -34,7 +34,7 @@ func TestEncode(t *testing.T) {
 		{config.Bool, config.ABCD, config.Decimal{}, 1, []uint16{1}},
 		{"u9", config.ABCD, config.Decimal{}, 1, nil},
 	} {
-		got, err := encode(config.Point{Name: "point", Type: c.typ, Order: c.order, Scale: c.scale}, c.v)
+		got, err := encode(config.Point{Name: "point", Type: c.typ, Order: c.order, Scale: c.scale}, c.v, 1)
 		if !slices.Equal(got, c.want) || (err == nil) != (c.want != nil) {
 			t.Errorf("encode(%s %s, %v) = %04x, %v; want %04x", c.typ, c.order, c.v, got, err, c.want)
 		}

@@ -123,7 +123,7 @@ func TestLineSpeed(t *testing.T) {
 			}
 			want := responseDelay
 			if baud > 0 {
-				want += time.Duration((8 + 3.5 + 125) * bitsPerByte / float64(baud) * float64(time.Second))
+				want += time.Duration((8 + 3.5 + 125) * 10 / float64(baud) * float64(time.Second))
 			}
 			if took < want-time.Millisecond || took > want+time.Millisecond {
 				t.Errorf("at %d Bd a poll took %s, want %s", baud, took, want)

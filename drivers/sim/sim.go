@@ -27,6 +27,10 @@ type Site struct {
 	// from their own goroutines.
 	Served func(device string, at time.Time)
 
+	// Latency is what a device takes to work out an answer once it has the request; 0: 2 ms on a serial line, and no time
+	// behind Modbus TCP. Set it before the first task starts.
+	Latency time.Duration
+
 	Counts Counts
 
 	mu     sync.Mutex // guards faults and random
@@ -57,21 +61,23 @@ type exchange struct {
 	fault  Fault // Kind "" for none
 }
 
-// take works out the answer to a request PDU of at least one byte, and the fault it meets.
-func (s *Site) take(bus config.Bus, units slave, unit byte, pdu []byte) exchange {
-	d, known := units[unit]
+// take works out the answer to a request PDU of at least one byte, and the fault it meets. A write is done even when a
+// fault keeps its confirmation back, but for a device that refuses.
+func (s *Site) take(bus config.Bus, units *slave, unit byte, pdu []byte) exchange {
+	d, known := units.devices[unit]
 	if !known {
 		return exchange{answer: noTarget.answer(pdu[0])}
 	}
 	s.Counts.Requests.Add(1)
-	x := exchange{device: d.Name, at: time.Now(), fault: s.draw(bus.Name, int(unit))}
+	x := exchange{device: d.Name, at: time.Now()}
+	x.fault = s.draw(bus.Name, int(unit), x.at)
+	if x.fault.Kind == Exception {
+		x.answer = deviceFailure.answer(pdu[0])
+		return x
+	}
 	var refused exception
-	x.answer, refused = d.read(pdu, s.World, x.at)
-	x.good = refused == 0
-	switch {
-	case x.fault.Kind == Exception:
-		x.answer, x.good = deviceFailure.answer(pdu[0]), false
-	case !x.good:
+	x.answer, refused = d.answer(pdu, s.World, x.at)
+	if x.good = refused == 0; !x.good {
 		x.answer = refused.answer(pdu[0])
 		s.Counts.Exceptions.Add(1)
 	}

@@ -14,6 +14,11 @@ func request(function byte, start, count int) []byte {
 	return binary.BigEndian.AppendUint16(b, uint16(count))
 }
 
+// unit is a device seen from its own side.
+func unit(d config.Device) *device {
+	return newSlave(config.Bus{Devices: []config.Device{d}}).devices[byte(d.Unit)]
+}
+
 func TestSlaveKeepsToItsProfile(t *testing.T) {
 	profiles := testProfiles()
 	for _, c := range []struct {
@@ -34,7 +39,7 @@ func TestSlaveKeepsToItsProfile(t *testing.T) {
 		{"more than the profile allows", "hub-bin", request(3, 0, 21), illegalValue, 0},
 		{"other table", "hub-bin", request(4, 0, 2), illegalAddress, 0},
 		{"no such function", "hub-bin", request(0x42, 0, 2), illegalFunction, 0},
-		{"write", "hub-bin", request(6, 0, 2), illegalFunction, 0},
+		{"write", "hub-bin", request(6, 0, 2), illegalAddress, 0},
 		{"function alone", "hub-bin", []byte{3}, illegalValue, 0},
 		{"too long", "hub-bin", append(request(3, 0, 2), 0), illegalValue, 0},
 		{"even", "eastron-sdm630", request(4, 0, 60), 0, 122},
@@ -46,8 +51,8 @@ func TestSlaveKeepsToItsProfile(t *testing.T) {
 		{"coil", "waveshare-io-8ch-camera", request(1, 9, 1), 0, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := newDevice(config.Device{Name: "device-001", Model: profiles[c.profile]})
-			answer, refused := d.read(c.pdu, demoWorld(), start)
+			d := unit(config.Device{Name: "device-001", Model: profiles[c.profile]})
+			answer, refused := d.answer(c.pdu, demoWorld(), start)
 			if refused != c.refused || (refused == 0 && len(answer) != c.size) {
 				t.Errorf("read(% x) = % x, exception %d; want %d bytes, exception %d", c.pdu, answer, refused, c.size, c.refused)
 			}
@@ -57,8 +62,8 @@ func TestSlaveKeepsToItsProfile(t *testing.T) {
 
 func TestSlaveSaysWhatTheWorldSays(t *testing.T) {
 	world, profiles := demoWorld(), testProfiles()
-	bin := newDevice(config.Device{Name: "bin-001", Model: profiles["hub-bin"]})
-	answer, _ := bin.read(request(3, 0, 8), world, start)
+	bin := unit(config.Device{Name: "bin-001", Model: profiles["hub-bin"]})
+	answer, _ := bin.answer(request(3, 0, 8), world, start)
 	register := func(i int) uint16 { return binary.BigEndian.Uint16(answer[2+2*i:]) }
 	truth := func(i int) float64 { return world.Value(bin.Device, profiles["hub-bin"].Points[i], start) }
 	if got := uint32(register(0))<<16 | uint32(register(1)); float64(got) != truth(0) {
@@ -71,15 +76,15 @@ func TestSlaveSaysWhatTheWorldSays(t *testing.T) {
 		t.Errorf("a hole reads %d", register(5))
 	}
 
-	meter := newDevice(config.Device{Name: "meter-001", Model: profiles["eastron-sdm630"]})
-	answer, _ = meter.read(request(4, 52, 2), world, start)
+	meter := unit(config.Device{Name: "meter-001", Model: profiles["eastron-sdm630"]})
+	answer, _ = meter.answer(request(4, 52, 2), world, start)
 	got := math.Float32frombits(binary.BigEndian.Uint32(answer[2:]))
 	if want := world.Value(meter.Device, config.Point{Name: "power_active", Type: config.F32}, start); got != float32(want) {
 		t.Errorf("power %v, want %v", got, want)
 	}
 
-	camera := newDevice(config.Device{Name: "camera-001", Model: profiles["waveshare-io-8ch-camera"]})
-	answer, _ = camera.read(request(2, 0, 2), world, start)
+	camera := unit(config.Device{Name: "camera-001", Model: profiles["waveshare-io-8ch-camera"]})
+	answer, _ = camera.answer(request(2, 0, 2), world, start)
 	if want := []byte{2, 1, 0b10}; !slices.Equal(answer, want) { // no alarm, power_ok
 		t.Errorf("inputs % x, want % x", answer, want)
 	}
@@ -88,8 +93,8 @@ func TestSlaveSaysWhatTheWorldSays(t *testing.T) {
 // A value its registers cannot hold must not pass for a reading.
 func TestValueThatDoesNotFitFailsTheDevice(t *testing.T) {
 	profile := &config.Profile{Kind: config.Bin, Points: []config.Point{{Name: "deposits", Function: config.HoldingRegister, Type: "u9"}}}
-	d := newDevice(config.Device{Name: "bin-001", Model: profile})
-	if _, refused := d.read(request(3, 0, 1), demoWorld(), start); refused != deviceFailure {
+	d := unit(config.Device{Name: "bin-001", Model: profile})
+	if _, refused := d.answer(request(3, 0, 1), demoWorld(), start); refused != deviceFailure {
 		t.Errorf("exception %d, want %d", refused, deviceFailure)
 	}
 }
@@ -104,8 +109,8 @@ func FuzzSlave(f *testing.F) {
 		if len(pdu) == 0 {
 			return
 		}
-		for _, d := range []device{units[11], units[21], bins[1]} {
-			answer, refused := d.read(pdu, demoWorld(), start)
+		for _, d := range []*device{units.devices[11], units.devices[21], bins.devices[1]} {
+			answer, refused := d.answer(pdu, demoWorld(), start)
 			if refused == 0 && (len(answer) > maxPDU || int(answer[1]) != len(answer)-2) {
 				t.Errorf("read(% x) = % x", pdu, answer)
 			}
