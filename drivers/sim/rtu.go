@@ -105,8 +105,11 @@ func (s *Site) respond(ctx context.Context, line io.Writer, bus config.Bus, unit
 	if _, known := units.devices[unit]; !known {
 		return nil
 	}
-	units.line.Lock()
-	defer units.line.Unlock()
+	release, err := units.seize(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	x := s.take(bus, units, unit, frame[1:len(frame)-2])
 	if x.fault.Kind == Silent {
 		return nil

@@ -2,9 +2,9 @@ package sim
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"slices"
-	"sync"
 	"time"
 
 	"hubagent/config"
@@ -32,7 +32,17 @@ const (
 // slave is one bus seen from its devices' side.
 type slave struct {
 	devices map[byte]*device // by unit id
-	line    sync.Mutex       // held while a request and its answer are on the serial line, where there is one
+	line    chan struct{}    // holds a token while a request and its answer are on the serial line, where there is one
+}
+
+// seize waits for the serial line; release gives it back. It fails when ctx ends first.
+func (s *slave) seize(ctx context.Context) (release func(), err error) {
+	select {
+	case s.line <- struct{}{}:
+		return func() { <-s.line }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // device is one Modbus slave: its points, and what can be written to it, as areas that can be read.
@@ -58,7 +68,7 @@ func (a area) holds(start, end int) bool {
 }
 
 func newSlave(bus config.Bus) *slave {
-	s := &slave{devices: map[byte]*device{}}
+	s := &slave{devices: map[byte]*device{}, line: make(chan struct{}, 1)}
 	for _, d := range bus.Devices {
 		s.devices[byte(d.Unit)] = &device{Device: d, areas: areas(d.Model), written: newCells(d.Model)}
 	}

@@ -83,24 +83,12 @@ func reset(line any) bool {
 
 // converse serves one connection until its end, which is the client's to choose: no error of it concerns the task.
 func (s *Site) converse(ctx context.Context, conn net.Conn, bus config.Bus, units *slave) {
-	perByte := characterTime(bus)
 	for {
 		request, err := readADU(conn)
 		if err != nil {
 			return
 		}
-		if perByte > 0 {
-			units.line.Lock()
-		}
-		x := s.take(bus, units, request[6], request[7:])
-		delay := s.Latency
-		if perByte > 0 { // on the line both have unit and CRC around the PDU, and a silence behind them
-			delay += time.Duration(3+len(request)-mbapSize+3+len(x.answer)+7) * perByte
-		}
-		err = wait(ctx, delay)
-		if perByte > 0 {
-			units.line.Unlock()
-		}
+		x, err := s.convert(ctx, bus, units, request)
 		if err != nil {
 			return
 		}
@@ -121,6 +109,25 @@ func (s *Site) converse(ctx context.Context, conn net.Conn, bus config.Bus, unit
 		}
 		s.sent(x)
 	}
+}
+
+// convert takes a request to its device and waits until the answer is there: for the device, and for the serial line if
+// there is one behind the server.
+func (s *Site) convert(ctx context.Context, bus config.Bus, units *slave, request []byte) (exchange, error) {
+	unit, pdu := request[6], request[mbapSize:]
+	perByte := characterTime(bus)
+	if perByte == 0 {
+		x := s.take(bus, units, unit, pdu)
+		return x, wait(ctx, s.Latency)
+	}
+	release, err := units.seize(ctx)
+	if err != nil {
+		return exchange{}, err
+	}
+	defer release()
+	x := s.take(bus, units, unit, pdu)
+	onLine := 3 + len(pdu) + 3 + len(x.answer) + 7 // unit and CRC around both, and 3.5 characters of silence behind both
+	return x, wait(ctx, s.Latency+time.Duration(onLine)*perByte)
 }
 
 // The MBAP header is transaction id, protocol id 0, length of what follows it, unit id; a PDU is 1 to 253 bytes
