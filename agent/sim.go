@@ -218,7 +218,12 @@ func (o *simOptions) write(path string, twin *config.Config) error {
 		}
 		err = errors.Join(err, e)
 	}
-	if err = errors.Join(err, os.WriteFile(path, text, 0o644)); err != nil {
+	temporary := path + ".new" // renamed, so that an agent that starts just now reads the one or the other
+	err = errors.Join(err, os.WriteFile(temporary, text, 0o644))
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write the config of the simulated site: %w", err)
 	}
 	return nil
@@ -265,7 +270,7 @@ func (o *simOptions) begun(out io.Writer, path string, hub *sim.Hub) error {
 		if most := 4; len(devices) > most {
 			devices = append(devices[:most-1], fmt.Sprintf("and %d more", len(devices)-most+1))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.Bus, b.Kind, b.At, strings.Join(devices, ", "))
+		fmt.Fprintf(w, "%s\t%s\t%s%s\t%s\n", b.Bus, b.Kind, b.At, speed(hub.Buses[i]), strings.Join(devices, ", "))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -279,6 +284,14 @@ func (o *simOptions) begun(out io.Writer, path string, hub *sim.Hub) error {
 	}
 	_, err := fmt.Fprintf(out, "\nNext, in another terminal:\n  hubagent check --config %[1]s\n  hubagent run --config %[1]s\n%[2]s\n", path, end)
 	return err
+}
+
+// speed says how a master has to set its end of a serial line up.
+func speed(b config.Bus) string {
+	if b.Baud == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d Bd 8%s%d", b.Baud, strings.ToUpper(string(cmp.Or(b.Parity, config.ParityNone))[:1]), b.StopBits)
 }
 
 // simEnded is what sim --json prints at the end.
