@@ -77,6 +77,9 @@ func (o *simOptions) run(c *cobra.Command) error {
 	if err := o.check(cfg); err != nil {
 		return usageError{err}
 	}
+	if o.setup.SameAddresses && c.Flags().Changed("listen") {
+		return usageError{errors.New("--listen and --same-addresses exclude each other: the config's own addresses say where to listen")}
+	}
 	path := filepath.Join(o.setup.Dir, "hub.yaml")
 	if err := o.before(path); err != nil {
 		return err
@@ -89,6 +92,9 @@ func (o *simOptions) run(c *cobra.Command) error {
 	}
 	o.setup.World.Start = time.Now().In(cfg.Gateway.Zone)
 	hub, err := o.setup.Open(cfg.Buses)
+	if err != nil && o.setup.SameAddresses {
+		err = fmt.Errorf("%w; without --same-addresses each bus gets a place of its own", err)
+	}
 	if err != nil {
 		return err
 	}

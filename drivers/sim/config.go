@@ -11,8 +11,8 @@ import (
 //go:embed hub.yaml.tmpl
 var hubYAML string
 
-// HubYAML writes a complete config as the text of a hub.yaml that config.Parse reads the same again: how an agent is
-// told of a simulated site. comment is its first line.
+// HubYAML writes a config as the text of a hub.yaml, which config.Parse reads as the same again if the config came from
+// there: how an agent is told of a simulated site. comment is its first line.
 func HubYAML(comment string, cfg *config.Config) ([]byte, error) {
 	t, err := template.New("hub.yaml").Parse(hubYAML)
 	if err != nil {

@@ -1,8 +1,9 @@
 // Package sim is a whole hub in software: the slave side of a site, for the demo, tests and training.
 //
 // A World says what is true in the simulated community at any instant. A Site makes it readable the way real devices
-// do: as a Modbus TCP server, as Modbus RTU slaves on a serial line, and as GPIO line files; and it plays scripted
-// faults. What a device answers follows from its profile alone, so every profile can be simulated without more code.
+// do: as a Modbus TCP server, as Modbus RTU slaves on a serial line or behind a converter, and as GPIO line files; it
+// keeps what is written to it, and plays scripted faults. What a device answers follows from its profile alone, so every
+// profile can be simulated without more code. A Setup does all of it for the buses of a hub.yaml.
 //
 // Each Serve and Write method is a task: it runs until its context ends, returns nil then, and leaves no goroutine.
 package sim

@@ -83,9 +83,12 @@ func (w World) known(d config.Device, p config.Point, t time.Time) (v float64, k
 	case d.Model.Kind == config.Bin:
 		return w.bin(d.Name, p.Name, t)
 	case d.Model.Kind == config.Meter:
-		return w.meter(d.Name, p, t)
+		v, known = w.meter(d.Name, p, t)
 	}
-	return 0, false
+	if !known && p.Unit == "Cel" {
+		return w.bin(d.Name, "temperature", t)
+	}
+	return v, known
 }
 
 // level is the electric level of a state's line or bit, or of a pulse counter's line: each pulse is active until half of
@@ -103,6 +106,9 @@ func (w World) level(d config.Device, p config.Point, t time.Time) bool {
 // as that is of a readable size, so that it is no sentinel.
 func (w World) wave(device string, p config.Point, high float64, t time.Time) float64 {
 	share := (1 + math.Sin(2*math.Pi*(w.seconds(t)/60+w.chance(device, p.Name, 0)))) / 2
+	if p.Unit == "%" {
+		high = min(high, 100)
+	}
 	return min(high, 1000) * (0.1 + 0.8*share)
 }
 
