@@ -10,14 +10,18 @@ import (
 // factor is what a point's value is multiplied by according to another register of the device, 1 for none.
 func (w World) factor(d config.Device, p config.Point) float64 {
 	name := p.ScalePower + p.ScaleFactor // one of the two at most
-	i := slices.IndexFunc(d.Model.Points, func(by config.Point) bool { return by.Name == name })
-	switch {
-	case name == "" || i < 0:
+	if name == "" {
 		return 1
-	case p.ScalePower != "":
-		return math.Pow10(int(w.Value(d, d.Model.Points[i], w.Start)))
 	}
-	return w.Value(d, d.Model.Points[i], w.Start)
+	i := slices.IndexFunc(d.Model.Points, func(by config.Point) bool { return by.Name == name })
+	if i < 0 {
+		panic("BUG: no point " + name + " in profile " + d.Model.ID)
+	}
+	v := w.Value(d, d.Model.Points[i], w.Start)
+	if p.ScalePower != "" {
+		return math.Pow10(int(v))
+	}
+	return v
 }
 
 // setting is the value of a point that others are scaled by, which never changes: the finest power of ten, or the
