@@ -75,8 +75,8 @@ Start a gateway:             hubagent init && hubagent check && hubagent run`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nsee: %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newInitCommand(), newCheckCommand(), newRunCommand(), newReceiveCommand(), newDemoCommand())
-	root.AddCommand(newScanCommand(), newReadCommand())
+	root.AddCommand(newInitCommand(), newCheckCommand(), newScanCommand(), newReadCommand(), newRunCommand(),
+		newReceiveCommand(), newDemoCommand(), newSimCommand())
 	return root
 }
 

@@ -1,77 +1,35 @@
 package demo
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
-	"text/template"
+	"time"
 
 	"hubagent/config"
+	"hubagent/drivers/sim"
 )
 
-// hubYAML is the agent's config of the demo. Its intervals are short, so that everything can be seen within seconds;
-// on a gateway the defaults are better.
-const hubYAML = `# Written by hubagent demo. Intervals are short so that everything can be seen within seconds.
-version: 1
-gateway:
-  id: demo-hub
-  site: 示范小区
-  zone: Asia/Shanghai
-state: state
-journal:
-  sync_interval: 1s
-  leaf_interval: 2s
-uplink:
-  brokers: [{{ printf "%q" .Broker }}]
-  origin: hub.example
-  checkpoint_interval: 10s
-  keep_alive: 5s
-  reconnect_max: 3s
-status:
-  listen: {{ printf "%q" .Page }}
-buses:
-{{- range .Buses }}
-  - name: {{ .Name }}
-    kind: {{ .Kind }}
-{{- if .Address }}
-    address: {{ printf "%q" .Address }}
-{{- end }}
-{{- if .Port }}
-    port: {{ printf "%q" .Port }}
-    baud: {{ .Baud }}
-    parity: {{ .Parity }}
-    stop_bits: {{ .StopBits }}
-{{- end }}
-{{- if .Dir }}
-    dir: {{ printf "%q" .Dir }}
-{{- end }}
-    devices:
-{{- range .Devices }}
-      - name: {{ .Name }}
-        label: {{ printf "%q" .Label }}
-        profile: {{ .Profile }}
-{{- if .Unit }}
-        unit: {{ .Unit }}
-{{- else }}
-        line: {{ .Line }}
-{{- end }}
-        interval: {{ .Interval }}
-{{- end }}
-{{- end }}
-`
-
+// writeConfig writes the agent's config of the demo. Its intervals are short, so that everything can be seen within
+// seconds; on a gateway the defaults are better.
 func writeConfig(path, broker, page string, buses []config.Bus) error {
-	t, err := template.New("hub.yaml").Parse(hubYAML)
+	text, err := sim.HubYAML("Written by hubagent demo. Intervals are short so that everything can be seen within seconds.", &config.Config{
+		Version: 1,
+		Gateway: config.Gateway{ID: "demo-hub", Site: "示范小区"},
+		State:   "state",
+		Journal: config.Journal{SyncInterval: time.Second, LeafInterval: 2 * time.Second},
+		Uplink: config.Uplink{
+			Brokers: []string{"mqtt://" + broker}, Origin: "hub.example",
+			CheckpointInterval: 10 * time.Second, KeepAlive: 5 * time.Second, ReconnectMax: 3 * time.Second,
+		},
+		Status: config.Status{Listen: page},
+		Buses:  buses,
+	})
+	if err == nil {
+		err = os.WriteFile(path, text, 0o644)
+	}
 	if err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	if err := t.Execute(&b, map[string]any{"Broker": "mqtt://" + broker, "Page": page, "Buses": buses}); err != nil {
-		return err
-	}
-	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("cannot write the demo's config: %w", err)
 	}
 	return nil

@@ -17,17 +17,28 @@ const (
 	Late      Kind = "late"      // the whole answer comes Delay late, best after the master has given up
 	Exception Kind = "exception" // the device refuses with exception 4, device failure
 	Noise     Kind = "noise"     // RTU: one bit of the answer flips; TCP: a stray answer of another transaction comes first
-	Reset     Kind = "reset"     // TCP: the connection is reset; RTU: the device restarts, so as silent
+	Reset     Kind = "reset"     // TCP: the connection is reset; serial line: the device restarts, so as silent
 	Truncate  Kind = "truncate"  // the second half of the answer is lost
 )
 
-// Fault is trouble to script. The first fault of a site that matches a request and whose draw hits is played.
+// Fault is trouble to script. The first fault of a site that is on, matches a request and whose draw hits is played.
 type Fault struct {
 	Kind  Kind
 	Bus   string        // name of the bus; "" for every bus
 	Units []int         // unit ids; none for every unit
 	P     float64       // probability that a request meets it, 0 to 1
 	Delay time.Duration // Slow, Late
+
+	// It is on from From to To, both since World.Start; To 0 is for ever. With a Repeat it is on again so long after.
+	From, To, Repeat time.Duration
+}
+
+// on says whether the fault is on so long after World.Start.
+func (f Fault) on(since time.Duration) bool {
+	if f.Repeat > 0 {
+		since %= f.Repeat
+	}
+	return since >= f.From && (f.To == 0 || since < f.To)
 }
 
 // SetFaults replaces the scripted faults; requests from now on meet the new ones. None clears them.
@@ -37,13 +48,13 @@ func (s *Site) SetFaults(faults ...Fault) {
 	s.faults = slices.Clone(faults)
 }
 
-// draw is the fault that a request to the unit meets.
-func (s *Site) draw(bus string, unit int) Fault {
+// draw is the fault that a request to the unit meets at an instant.
+func (s *Site) draw(bus string, unit int, at time.Time) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.faults {
 		matches := (f.Bus == "" || f.Bus == bus) && (len(f.Units) == 0 || slices.Contains(f.Units, unit))
-		if matches && s.random.Float64() < f.P {
+		if matches && f.on(at.Sub(s.World.Start)) && s.random.Float64() < f.P {
 			s.Counts.Faults.Add(1)
 			return f
 		}

@@ -23,7 +23,7 @@ func TestShippedProfiles(t *testing.T) {
 			for n := range 500 {
 				at := start.Add(time.Duration(n) * time.Minute)
 				for _, p := range profile.Points {
-					registers, err := encode(p, demoWorld().Value(d, p, at))
+					registers, err := demoWorld().registers(d, p, at)
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// terminals is the folder of pseudo-terminals.
+const terminals = "/dev/pts/"
+
 // OpenPTY makes a serial line of a pseudo-terminal in raw mode: slaves are served on master, the agent opens path.
 // The slave end is kept open, too, so that an agent that closes it or restarts does not hang the line up for master.
 // Master takes deadlines. closePTY closes both ends.
@@ -29,7 +32,7 @@ func OpenPTY() (master *os.File, path string, closePTY func() error, err error) 
 		master.Close()
 		return nil, "", nil, fmt.Errorf("cannot unlock pseudo-terminal: %w", err)
 	}
-	path = "/dev/pts/" + strconv.Itoa(number)
+	path = terminals + strconv.Itoa(number)
 	slave, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		master.Close()

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -21,20 +22,36 @@ type SerialLine interface {
 }
 
 const (
-	// responseDelay is what a device takes to work out an answer once the request's silence has passed.
+	// responseDelay is what a device takes to work out an answer where Site.Latency does not say, once the request's
+	// silence has passed.
 	responseDelay = 2 * time.Millisecond
 	// minSilence bounds from below the silence that ends a frame. 3.5 characters are right on a wire but not on a
 	// pseudo-terminal, where a master's two writes come apart by as much as the scheduler likes.
 	minSilence = 20 * time.Millisecond
-	// bitsPerByte of a character on the wire: start, 8 data, parity or a second stop bit, stop.
-	bitsPerByte = 11
 )
+
+// characterTime is how long a byte takes on a bus's line: start bit, eight of data, parity if there is one, stop bits. A
+// bus without a speed has no such time.
+func characterTime(bus config.Bus) time.Duration {
+	if bus.Baud <= 0 {
+		return 0
+	}
+	bits := 1 + 8 + max(bus.StopBits, 1)
+	if bus.Parity == config.ParityEven || bus.Parity == config.ParityOdd {
+		bits++
+	}
+	return time.Duration(bits) * time.Second / time.Duration(bus.Baud)
+}
 
 // ServeRTU answers Modbus RTU for the devices of a bus on a serial line, one request at a time: a request that comes
 // while an answer is on its way waits. A unit the bus does not have gets silence. With a bus.Baud above 0 requests
 // and answers take as long as on a wire of that speed; leave it 0 on a real wire, which has its own. It sets the
 // line's deadlines and does not close it. It returns nil when ctx ends, else the line's error, io.EOF included.
 func (s *Site) ServeRTU(ctx context.Context, line SerialLine, bus config.Bus) error {
+	return s.serveLine(ctx, line, bus, newSlave(bus))
+}
+
+func (s *Site) serveLine(ctx context.Context, line SerialLine, bus config.Bus, units *slave) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -47,12 +64,8 @@ func (s *Site) ServeRTU(ctx context.Context, line SerialLine, bus config.Bus) er
 		line.SetDeadline(time.Unix(1, 0)) // wakes whoever reads or writes
 	})
 
-	var perByte time.Duration
-	if bus.Baud > 0 {
-		perByte = bitsPerByte * time.Second / time.Duration(bus.Baud)
-	}
+	perByte := characterTime(bus)
 	silence := perByte * 7 / 2
-	units := newSlave(bus)
 	var pending []byte
 	var chunk [256]byte
 	for {
@@ -87,13 +100,22 @@ func (s *Site) ServeRTU(ctx context.Context, line SerialLine, bus config.Bus) er
 }
 
 // respond answers one frame.
-func (s *Site) respond(ctx context.Context, line io.Writer, bus config.Bus, units slave, frame []byte, perByte time.Duration) error {
+func (s *Site) respond(ctx context.Context, line io.Writer, bus config.Bus, units *slave, frame []byte, perByte time.Duration) error {
 	unit := frame[0]
-	if _, known := units[unit]; !known {
+	if _, known := units.devices[unit]; !known {
 		return nil
 	}
+	release, err := units.seize(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	x := s.take(bus, units, unit, frame[1:len(frame)-2])
-	if x.fault.Kind == Silent || x.fault.Kind == Reset {
+	if x.fault.Kind == Silent {
+		return nil
+	}
+	if x.fault.Kind == Reset {
+		reset(line) // a serial line cannot be
 		return nil
 	}
 	answer := append([]byte{unit}, x.answer...)
@@ -103,7 +125,7 @@ func (s *Site) respond(ctx context.Context, line io.Writer, bus config.Bus, unit
 	}
 	// A pseudo-terminal hands the request over at once; on a wire it would just now be complete.
 	onWire := time.Duration(len(frame))*perByte + perByte*7/2
-	if err := wait(ctx, onWire+responseDelay); err != nil {
+	if err := wait(ctx, onWire+cmp.Or(s.Latency, responseDelay)); err != nil {
 		return err
 	}
 	if err := send(ctx, line, answer, x.fault, perByte); err != nil {

@@ -123,7 +123,7 @@ func TestLineSpeed(t *testing.T) {
 			}
 			want := responseDelay
 			if baud > 0 {
-				want += time.Duration((8 + 3.5 + 125) * bitsPerByte / float64(baud) * float64(time.Second))
+				want += time.Duration((8 + 3.5 + 125) * 10 / float64(baud) * float64(time.Second))
 			}
 			if took < want-time.Millisecond || took > want+time.Millisecond {
 				t.Errorf("at %d Bd a poll took %s, want %s", baud, took, want)
@@ -327,6 +327,42 @@ func TestLineFiles(t *testing.T) {
 		}
 		if files, _ := os.ReadDir(contacts.Dir); len(files) != 1 {
 			t.Errorf("files left: %v", files)
+		}
+	})
+}
+
+// A line by name has a file by name, a pulse counter's line one active phase a pulse, and an output no file at all.
+func TestKindsOfLineFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pulses := config.Point{Name: "volume", Function: config.Line, Type: config.Pulses, Scale: config.Decimal{Mantissa: 1, Exponent: -3}, Unit: "m3"}
+		siren := config.Write{Name: "siren", Function: config.Line, Type: config.Bool}
+		bus := config.Bus{Name: "lines", Dir: t.TempDir(), Devices: []config.Device{
+			{Name: "water", LineName: "DI:1", Model: &config.Profile{ID: "water", Kind: config.Meter, Points: []config.Point{pulses}}},
+			{Name: "siren", Line: 3, Writes: []string{"siren"}, Model: &config.Profile{ID: "siren", Kind: config.Contact,
+				Points: []config.Point{{Name: "siren", Function: config.Line, Type: config.Bool}}, Writes: []config.Write{siren}}},
+		}}
+		world := World{Seed: 7, Start: time.Now()}
+		begin(t, func(ctx context.Context) error { return New(world).WriteLines(ctx, bus) })
+		time.Sleep(lineInterval / 2) // the fake clock's: to look between two writes
+		count := func() float64 { return math.Floor(unscale(pulses, world.Value(bus.Devices[0], pulses, time.Now()), 1)) }
+		began, counted, was := count(), 0.0, "?"
+		for range 3000 {
+			synctest.Wait()
+			level, err := os.ReadFile(filepath.Join(bus.Dir, "line-DI:1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if was == "0" && string(level) == "1" {
+				counted++
+			}
+			was = string(level)
+			time.Sleep(lineInterval)
+		}
+		if want := count() - began; want < 100 || math.Abs(counted-want) > 1 {
+			t.Errorf("%v pulses, want %v", counted, want)
+		}
+		if files, _ := os.ReadDir(bus.Dir); len(files) != 1 {
+			t.Errorf("files: %v", files)
 		}
 	})
 }

@@ -1,8 +1,9 @@
 // Package sim is a whole hub in software: the slave side of a site, for the demo, tests and training.
 //
 // A World says what is true in the simulated community at any instant. A Site makes it readable the way real devices
-// do: as a Modbus TCP server, as Modbus RTU slaves on a serial line, and as GPIO line files; and it plays scripted
-// faults. What a device answers follows from its profile alone, so every profile can be simulated without more code.
+// do: as a Modbus TCP server, as Modbus RTU slaves on a serial line or behind a converter, and as GPIO line files; it
+// keeps what is written to it, and plays scripted faults. What a device answers follows from its profile alone, so every
+// profile can be simulated without more code. A Setup does all of it for the buses of a hub.yaml.
 //
 // Each Serve and Write method is a task: it runs until its context ends, returns nil then, and leaves no goroutine.
 package sim
@@ -26,6 +27,10 @@ type Site struct {
 	// time as far as the site can know: Slow does, Late does not. Set it before the first task starts; tasks call it
 	// from their own goroutines.
 	Served func(device string, at time.Time)
+
+	// Latency is what a device takes to work out an answer once it has the request; 0: 2 ms on a serial line, and no time
+	// behind Modbus TCP. Set it before the first task starts.
+	Latency time.Duration
 
 	Counts Counts
 
@@ -57,21 +62,23 @@ type exchange struct {
 	fault  Fault // Kind "" for none
 }
 
-// take works out the answer to a request PDU of at least one byte, and the fault it meets.
-func (s *Site) take(bus config.Bus, units slave, unit byte, pdu []byte) exchange {
-	d, known := units[unit]
+// take works out the answer to a request PDU of at least one byte, and the fault it meets. A write is done even when a
+// fault keeps its confirmation back, but for a device that refuses.
+func (s *Site) take(bus config.Bus, units *slave, unit byte, pdu []byte) exchange {
+	d, known := units.devices[unit]
 	if !known {
 		return exchange{answer: noTarget.answer(pdu[0])}
 	}
 	s.Counts.Requests.Add(1)
-	x := exchange{device: d.Name, at: time.Now(), fault: s.draw(bus.Name, int(unit))}
+	x := exchange{device: d.Name, at: time.Now()}
+	x.fault = s.draw(bus.Name, int(unit), x.at)
+	if x.fault.Kind == Exception {
+		x.answer = deviceFailure.answer(pdu[0])
+		return x
+	}
 	var refused exception
-	x.answer, refused = d.read(pdu, s.World, x.at)
-	x.good = refused == 0
-	switch {
-	case x.fault.Kind == Exception:
-		x.answer, x.good = deviceFailure.answer(pdu[0]), false
-	case !x.good:
+	x.answer, refused = d.answer(pdu, s.World, x.at)
+	if x.good = refused == 0; !x.good {
 		x.answer = refused.answer(pdu[0])
 		s.Counts.Exceptions.Add(1)
 	}

@@ -229,7 +229,7 @@ func TestFaultsHitAsOftenAsTheySay(t *testing.T) {
 		s := New(World{Seed: seed})
 		s.SetFaults(Fault{Kind: Silent, P: 0.3})
 		for range 2000 {
-			hit := s.draw("bins", 1).Kind == Silent
+			hit := s.draw("bins", 1, time.Time{}).Kind == Silent
 			if hit {
 				hits++
 			}

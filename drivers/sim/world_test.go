@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math"
+	"strings"
 	"testing"
 	"testing/quick"
 	"time"
@@ -196,6 +197,61 @@ func TestUnknownPointStaysInItsRange(t *testing.T) {
 		if len(seen) < 2 {
 			t.Errorf("%s: never changes", p.Type)
 		}
+	}
+}
+
+// What a profile says of a point that World does not know by name.
+func TestPointsByTheirProfile(t *testing.T) {
+	w := demoWorld()
+	number := func(name string, typ config.Type) config.Point {
+		return config.Point{Name: name, Function: config.HoldingRegister, Type: typ}
+	}
+	codes, counter, power, ratio := number("mode", config.U16), number("starts", config.U16), number("power_sf", config.S16), number("ct", config.U16)
+	codes.Codes = []config.Code{{Value: 0}, {Value: 3}, {Value: 7}}
+	counter.Counter, counter.Unit = true, "{count}"
+	scaled, current, voltage := number("power_active", config.S16), number("current_l1", config.U16), number("voltage_l1", config.U16)
+	scaled.ScalePower, scaled.Unit = "power_sf", "W"
+	current.ScaleFactor, current.Scale, current.Unit = "ct", config.Decimal{Mantissa: 1, Exponent: -2}, "A"
+	voltage.ScaleFactor, voltage.Unit = "vt", "V"
+	vt := number("vt", config.U16)
+	d := config.Device{Name: "device-001", Model: &config.Profile{ID: "model-1", Kind: config.Meter,
+		Points: []config.Point{codes, counter, power, ratio, scaled, current, voltage, vt}}}
+	seen, last := map[float64]bool{}, 0.0
+	for n := range 2000 {
+		at := start.Add(time.Duration(n) * time.Minute)
+		seen[w.Value(d, codes, at)] = true
+		if v := w.Value(d, counter, at); v < last {
+			t.Fatalf("the counter falls from %v to %v", last, v)
+		} else {
+			last = v
+		}
+	}
+	if len(seen) != 3 || !seen[0] || !seen[3] || !seen[7] {
+		t.Errorf("codes seen: %v", seen)
+	}
+	later := start.Add(time.Hour)
+	// Some 6 kW do not fit an s16 in steps of 0.1 W, with room for four times as much, nor in whole watts with less.
+	if got := w.Value(d, power, later); got != 0 || w.factor(d, scaled) != 1 {
+		t.Errorf("power of ten %v, factor %v", got, w.factor(d, scaled))
+	}
+	if got := w.Value(d, ratio, later); got != 20 || w.factor(d, current) != 20 {
+		t.Errorf("ratio %v, factor %v", got, w.factor(d, current))
+	}
+	if got := w.Value(d, vt, later); got != 1 {
+		t.Errorf("ratio of voltages %v", got)
+	}
+	for name, want := range map[string]string{"model": "model-1", "location": "device-001", "model_name": "mod"} {
+		length := map[bool]int{true: 2, false: 8}[name == "model_name"]
+		p := config.Point{Name: name, Type: config.ASCII, Length: length}
+		if got := w.Text(d, p); !strings.HasPrefix(got, want) || len(got) > 2*length {
+			t.Errorf("%s says %q, want %q", name, got, want)
+		}
+	}
+	serial := config.Point{Name: "serial_number", Type: config.ASCII, Length: 8}
+	other := d
+	other.Name = "device-002"
+	if a, b := w.Text(d, serial), w.Text(other, serial); a == b || strings.Trim(a, "0123456789") != "" || len(a) != 12 {
+		t.Errorf("serial numbers %q and %q", a, b)
 	}
 }
 
