@@ -122,7 +122,7 @@ func TestQuarantineProperties(t *testing.T) {
 // grid that spreads the devices over the interval. The first beat of the grid is left out when it is close to that poll.
 func beat(n, i, devices int, interval time.Duration) time.Duration {
 	phase := interval / time.Duration(devices)
-	first, grid := time.Duration(i)*min(phase, firstGap), (time.Duration(i) * phase).Truncate(slot(interval))
+	first, grid := time.Duration(i)*min(phase, firstGap), time.Duration(i)*phase
 	switch {
 	case n == 0:
 		return first

@@ -195,6 +195,23 @@ func TestAlarmsFirst(t *testing.T) {
 	})
 }
 
+// Behind a plain connection devices of one interval are polled one right after the other.
+func TestBurstOverTCP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := devices(10*time.Second, "a", "b", "c", "d")
+		b.Kind = config.ModbusTCP
+		s := run(t, b, 25*time.Second, func(string, time.Duration) (time.Duration, *drivers.Error) { return time.Millisecond, nil })
+		var got []string
+		for _, p := range s.polls {
+			got = append(got, p.device+p.at.String())
+		}
+		want := []string{"a0s", "b300ms", "c600ms", "d900ms", "a10s", "b10.001s", "c10.002s", "d10.003s", "a20s", "b20.001s", "c20.002s", "d20.003s"}
+		if !slices.Equal(got, want) {
+			t.Errorf("polls %v, want %v", got, want)
+		}
+	})
+}
+
 // Points with an interval of their own are in the samples of every so many polls, and in no others.
 func TestSlowPoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -84,7 +84,7 @@ func (b *bus) Read(ctx context.Context, d config.Device) (drivers.Sample, error)
 	for i, p := range d.Model.Points {
 		r := drivers.Reading{Point: p.Name, Unit: p.Unit, Quality: drivers.Good}
 		if err == nil {
-			r.Value, r.Why, err = w.reading(ctx, i)
+			err = w.reading(ctx, i, &r)
 		}
 		switch {
 		case err != nil:

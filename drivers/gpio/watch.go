@@ -218,13 +218,17 @@ func (w *watch) close() error {
 const settle = 5 * time.Millisecond
 
 // reading gives the value of point i and why it is suspect, if it is. It waits until there is one.
-func (w *watch) reading(ctx context.Context, i int) (value drivers.Value, why string, err error) {
+func (w *watch) reading(ctx context.Context, i int, r *drivers.Reading) error {
 	for {
 		w.mu.Lock()
 		value, why, wait, err := w.points[i].reading(time.Now())
+		if c, ok := w.points[i].(*counter); ok {
+			r.Count = c.count
+		}
 		w.mu.Unlock()
 		if err != nil || wait <= 0 {
-			return value, why, err
+			r.Value, r.Why = value, why
+			return err
 		}
 		if w.ended == nil {
 			wait = min(wait, settle)
@@ -233,10 +237,10 @@ func (w *watch) reading(ctx context.Context, i int) (value drivers.Value, why st
 		case <-time.After(wait):
 		case <-w.ended:
 		case <-ctx.Done():
-			return drivers.Value{}, "", ctx.Err()
+			return ctx.Err()
 		}
 		if err := w.look(); err != nil {
-			return drivers.Value{}, "", err
+			return err
 		}
 	}
 }
