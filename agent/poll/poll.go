@@ -59,9 +59,10 @@ type Bus struct {
 	log     *slog.Logger
 	devices []*device // owned by Run, but for state
 	credit  time.Duration
-	counted time.Time // until when credit was given
-	behind  bool      // it was said that the bus cannot keep up
-	quick   bool      // see New
+	counted time.Time     // until when credit was given
+	behind  bool          // it was said that the bus cannot keep up
+	quick   bool          // see New
+	timeout time.Duration // the bus's own, 0 for the profiles'
 
 	mu    sync.Mutex // guards load and the devices' state
 	load  Load
@@ -89,7 +90,7 @@ type device struct {
 // emit gets one sample for each due poll, from Run's goroutine; it may block, and then
 // the bus waits.
 func New(bus config.Bus, driver drivers.Bus, emit func(context.Context, drivers.Sample), log *slog.Logger) *Bus {
-	b := &Bus{name: bus.Name, driver: driver, emit: emit, log: log.With("bus", bus.Name), quick: bus.Kind == config.ModbusTCP && bus.Baud == 0}
+	b := &Bus{name: bus.Name, driver: driver, emit: emit, log: log.With("bus", bus.Name), quick: bus.Kind == config.ModbusTCP && bus.Baud == 0, timeout: bus.Timeout}
 	for _, d := range bus.Devices {
 		added := &device{Device: d, groups: newGroups(d), first: d.Interval}
 		for _, p := range d.Model.Points {
@@ -135,16 +136,7 @@ func (b *Bus) Run(ctx context.Context) {
 	b.mu.Lock()
 	b.begun = begin
 	b.mu.Unlock()
-	b.counted = begin
-	for i, d := range b.devices {
-		// Phases are spread over the interval, so that devices with one interval do not queue up behind each other. The
-		// first polls come sooner.
-		phase := d.Interval / time.Duration(len(b.devices))
-		if d.grid = begin; !b.quick {
-			d.grid = begin.Add(time.Duration(i) * phase)
-		}
-		d.due = begin.Add(time.Duration(i) * min(phase, firstGap))
-	}
+	b.start(begin)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for len(b.devices) > 0 {
@@ -162,6 +154,20 @@ func (b *Bus) Run(ctx context.Context) {
 		b.advance(d, began, time.Now())
 	}
 	<-ctx.Done()
+}
+
+// start sets every device's first beats.
+func (b *Bus) start(begin time.Time) {
+	b.counted = begin
+	for i, d := range b.devices {
+		// Phases are spread over the interval, so that devices with one interval do not queue up behind each other. The
+		// first polls come sooner.
+		phase := d.Interval / time.Duration(len(b.devices))
+		if d.grid = begin; !b.quick {
+			d.grid = begin.Add(time.Duration(i) * phase)
+		}
+		d.due = begin.Add(time.Duration(i) * min(phase, firstGap))
+	}
 }
 
 // next is the device to poll: of those that are due, the one with the earliest deadline; of none, the one that is due
@@ -330,5 +336,5 @@ func (b *Bus) note(d *device, s *drivers.Sample, err error, began time.Time, too
 	default:
 		d.probe = min(2*d.probe, max(probeMax, d.Interval))
 	}
-	st.RetryAt = time.Now().Add(d.probe)
+	st.RetryAt = began.Add(took + d.probe)
 }

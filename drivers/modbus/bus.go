@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"time"
 
@@ -110,6 +111,13 @@ func newBus(b config.Bus, packager modbus.Packager, l line, unit func(byte), wit
 		config: b, line: l, unit: unit, client: modbus.NewClient2(packager, l), log: log.With("bus", b.Name),
 		plans: map[planKey][]request{}, delays: map[int]*delay{},
 	}
+}
+
+// OpenLine makes an RTU bus on a connection that is open already, for tests of what is above the driver.
+func OpenLine(b config.Bus, with drivers.With, conn net.Conn) drivers.Bus {
+	packager, line := modbus.NewRTUClientHandler(""), newRTULine(b, with.Log)
+	line.open = func() (stream, error) { return conn, nil }
+	return newBus(b, packager, line, func(unit byte) { packager.SlaveId = unit }, with)
 }
 
 // Close closes the port or connection.

@@ -36,6 +36,16 @@ func PollTime(line Line, profile *config.Profile, latency time.Duration) (total 
 	return line.poll(profile.Modbus, all, latency), len(all)
 }
 
+// Pause is the part of a poll's time that comes before its first request: what of it passed while the line was idle
+// need not be waited for any more, except for one silence.
+func (l Line) Pause(limits config.ModbusLimits) (whole, least time.Duration) {
+	whole = l.silence()
+	if l.RTU {
+		whole = max(whole, limits.InterFrameDelay) + limits.Turnaround
+	}
+	return whole, l.silence()
+}
+
 // poll is the time from the end of the last exchange with another unit to the end of the last answer.
 func (l Line) poll(limits config.ModbusLimits, requests []request, latency time.Duration) time.Duration {
 	var total time.Duration
