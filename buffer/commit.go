@@ -56,7 +56,7 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 	if err := s.compact(); err != nil {
 		return err
 	}
-	tx := &Tx{s: s, head: h, codec: newCodec()}
+	tx := &Tx{s: s, head: h, codec: &s.codec}
 	if err := fn(tx); err != nil {
 		return err
 	}

@@ -65,8 +65,9 @@ type Store struct {
 	lock *os.File
 	db   *badger.DB
 
-	commit      sync.Mutex // held by the one Commit under way; guards the next two
-	witnessed   int64      // leaves that the witness file names
+	commit      sync.Mutex // held by the one Commit under way; guards the next three
+	codec       codec
+	witnessed   int64 // leaves that the witness file names
 	witnessedAt time.Time
 	mu          sync.Mutex // guards what follows
 	head        head

@@ -163,9 +163,10 @@ func (b *Bus) start(begin time.Time) {
 		// Phases are spread over the interval, so that devices with one interval do not queue up behind each other. The
 		// first polls come sooner.
 		phase := d.Interval / time.Duration(len(b.devices))
-		if d.grid = begin; !b.quick {
-			d.grid = begin.Add(time.Duration(i) * phase)
+		if b.quick {
+			phase = 0
 		}
+		d.grid = begin.Add(time.Duration(i) * phase)
 		d.due = begin.Add(time.Duration(i) * min(phase, firstGap))
 	}
 }

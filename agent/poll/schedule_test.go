@@ -205,7 +205,7 @@ func TestBurstOverTCP(t *testing.T) {
 		for _, p := range s.polls {
 			got = append(got, p.device+p.at.String())
 		}
-		want := []string{"a0s", "b300ms", "c600ms", "d900ms", "a10s", "b10.001s", "c10.002s", "d10.003s", "a20s", "b20.001s", "c20.002s", "d20.003s"}
+		want := []string{"a0s", "b1ms", "c2ms", "d3ms", "a10s", "b10.001s", "c10.002s", "d10.003s", "a20s", "b20.001s", "c20.002s", "d20.003s"}
 		if !slices.Equal(got, want) {
 			t.Errorf("polls %v, want %v", got, want)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,15 +22,27 @@ func SystemClock() (Clock, error) {
 		return nil, fmt.Errorf("cannot read boot id: %w", err)
 	}
 	boot := strings.TrimSpace(string(raw))
+	var mu sync.Mutex
+	var asked time.Time
+	var unsynced bool
 	return func() contract.Stamp {
-		s := contract.Stamp{At: time.Now().UnixMilli(), Clock: contract.ClockOK}
-		state, err := unix.Adjtimex(new(unix.Timex))
-		if err != nil || state == unix.TIME_ERROR {
+		now := time.Now()
+		s := contract.Stamp{At: now.UnixMilli(), Clock: contract.ClockOK}
+		mu.Lock()
+		defer mu.Unlock()
+		if asked.IsZero() || now.Sub(asked) >= syncAge {
+			state, err := unix.Adjtimex(new(unix.Timex))
+			asked, unsynced = now, err != nil || state == unix.TIME_ERROR
+		}
+		if unsynced {
 			s.Clock, s.Boot, s.Mono = contract.ClockUnsync, boot, sinceBoot().Milliseconds()
 		}
 		return s
 	}, nil
 }
+
+// syncAge is how long the kernel's word on whether the clock is synchronised is taken to hold.
+const syncAge = time.Second
 
 // sinceBoot counts time asleep too: a gateway that was suspended must not place readings too early.
 func sinceBoot() time.Duration {

@@ -78,7 +78,7 @@ func OpenRaw(ctx context.Context, b config.Bus) (*Raw, error) {
 	switch l := r.bus.line.(type) {
 	case *tcpLine:
 		l.dial = r.tape.dial(l.dial)
-		l.conn, err = l.connect(ctx)
+		err = l.open(ctx)
 	case *rtuLine:
 		l.open = r.tape.open(l.open)
 		if l.port, err = l.open(); err == nil {

@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -18,6 +19,7 @@ import (
 type tcpLine struct {
 	*dialer
 	conn net.Conn // nil while not connected
+	in   bufio.Reader
 
 	ctx      context.Context
 	wait     wait
@@ -91,11 +93,21 @@ func (l *tcpLine) Send(adu []byte) ([]byte, error) {
 	return answer, err
 }
 
+func (l *tcpLine) open(ctx context.Context) error {
+	conn, err := l.connect(ctx)
+	if err != nil {
+		return err
+	}
+	l.conn = conn
+	l.in.Reset(conn)
+	return nil
+}
+
 // try does one exchange. The error is a *drivers.Error or ctx's.
 func (l *tcpLine) try(adu []byte) ([]byte, error) {
 	var err error
 	if l.conn == nil {
-		l.conn, err = l.connect(l.ctx)
+		err = l.open(l.ctx)
 	}
 	if err == nil {
 		l.conn.SetDeadline(time.Now().Add(l.wait.answer))
@@ -127,7 +139,7 @@ func (l *tcpLine) exchange(adu []byte) ([]byte, error) {
 	}
 	sent := time.Now()
 	for {
-		answer, err := readADU(l.conn)
+		answer, err := readADU(&l.in)
 		if err != nil {
 			return nil, err
 		}
