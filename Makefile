@@ -4,7 +4,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERS
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
 
-.PHONY: build demo test race cross lint bench faults-million fuzz profiles soak-demo kill-journal demo-arm gpio-vm screenshots clean help
+.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal demo-arm gpio-vm screenshots clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ soak-demo: build ## demo with outage and kill at random moments, RUNS times (def
 
 kill-journal: ## kill -9 the journal at random moments, RUNS times (default 200)
 	HUB_KILL_RUNS=$(or $(RUNS),200) go test -count=1 -run TestKill -v -timeout 1h ./buffer
+
+compare: build ## the agent beside other gateways on the same work (PEERS=folder of the harness)
+	@mkdir -p dist
+	PEERS="$(PEERS)" scripts/compare/run
 
 faults-million: ## EXCHANGES (default 1000000) with one in ten faulty, none of which may give a wrong value
 	HUB_EXCHANGES=$(or $(EXCHANGES),1000000) go test -count=1 -run TestNoWrongValueThroughFaults -v -timeout 30m ./drivers/modbus

@@ -75,7 +75,7 @@ Start a gateway:             hubagent init && hubagent check && hubagent run`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nsee: %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newInitCommand(), newCheckCommand(), newScanCommand(), newReadCommand(), newRunCommand(),
+	root.AddCommand(newInitCommand(), newCheckCommand(), newScanCommand(), newReadCommand(), newWriteCommand(), newRunCommand(),
 		newReceiveCommand(), newDemoCommand(), newSimCommand())
 	return root
 }
