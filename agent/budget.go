@@ -69,12 +69,17 @@ func printBudgets(out io.Writer, list []busBudget) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nBUS TIME\tLOAD\tREQUESTS A ROUND\tREADINGS AT MOST SO OLD")
+	fmt.Fprintln(w, "\nBUS TIME\tLOAD\tREQUESTS A ROUND\tAGE OF A READING AT MOST")
 	for _, b := range list {
 		var ages []string
 		for _, a := range b.Ages {
-			text := fmt.Sprintf("%.1f s", float64(a.AgeMs)/1000)
-			if a.Dead > 0 {
+			text := fmt.Sprintf("+ %.1f s", float64(max(a.AgeMs-a.IntervalMs, 0))/1000)
+			switch {
+			case a.AgeMs == 0:
+				continue // none is left
+			case a.Dead == 0:
+				text = "its interval " + text
+			default:
 				text += fmt.Sprintf(" with %d dead", a.Dead)
 			}
 			ages = append(ages, text)

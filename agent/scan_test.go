@@ -154,7 +154,8 @@ buses:
 func TestScanCommand(t *testing.T) {
 	file, port, address := hub(t)
 	want := fmt.Sprintf(`^%[1]s at 115200 8N1
-  unit 1  after \d+ ms \(exception 2\)  quick-meter: frequency (50|49\.\d\d|50\.\d\d) Hz, voltage_l1 2\d\d(\.\d\d)? V \(weak\)
+  unit 1  after \d+ ms \(exception 2\)  (?:peacefair-pzem-017: .*
+                                    or )?quick-meter: frequency (50|49\.\d\d|50\.\d\d) Hz, voltage_l1 2\d\d(\.\d\d)? V \(weak\)
 
 For hub.yaml, names and labels as you like them:
 
@@ -166,7 +167,7 @@ buses:
     parity: none
     stop_bits: 1
     devices:
-      - {name: meter-001, profile: quick-meter, unit: 1} # a guess: compare values with the device's display
+      - {name: meter-001, profile: [a-z0-9-]+, unit: 1}.*
 $`, regexp.QuoteMeta(port))
 	expect(t, 0, want, "slow devices; at most 1s to go", "scan", "--port", port, "--baud", "115200", "--parity", "none", "--units", "1,2", "--config", file)
 

@@ -17,8 +17,8 @@ type Forecast struct {
 	Load     float64       // what all polls need of the line's time, pauses included; 1 is all of it, more does not fit
 	Busy     float64       // the share of the time in which the bus is in a poll; pauses that pass while it is idle are not
 	Left     float64       // share of the beats that are left out
-	Age      time.Duration // of a reading when the next one of its device comes: at most, over the devices that answer
-	Interval time.Duration // of the device with that age
+	Age      time.Duration // of a reading when the next one of its device comes, of the device that is latest; 0: all are dead
+	Interval time.Duration // of that device
 	Dead     int           // devices taken to be dead
 	Requests int           // in one poll of every device
 }
@@ -80,7 +80,7 @@ func Predict(bus config.Bus, dead float64, latency time.Duration) Forecast {
 				busy += now.Sub(began)
 			}
 			if at, seen := last[d]; !isDead[d] {
-				if age := now.Sub(at); seen && at.After(settled) && age-d.Interval > f.Age-f.Interval {
+				if age := now.Sub(at); seen && at.After(settled) && (f.Interval == 0 || age-d.Interval > f.Age-f.Interval) {
 					f.Age, f.Interval = age, d.Interval
 				}
 				last[d] = now
@@ -142,7 +142,7 @@ const comfortable = 0.9
 
 // Mend says what would make the bus of a forecast with no dead devices fit.
 func Mend(bus config.Bus, f Forecast, latency time.Duration) Remedy {
-	r := Remedy{Stretch: math.Ceil(f.Load/comfortable*10) / 10, Lines: int(math.Ceil(f.Load / comfortable))}
+	r := Remedy{Stretch: max(1.1, math.Ceil(f.Load/comfortable*10)/10), Lines: int(math.Ceil(f.Load / comfortable))}
 	for _, baud := range []int{2400, 4800, 9600, 19200, 38400, 57600, 115200} {
 		faster := bus
 		if faster.Baud = baud; bus.Baud > 0 && baud > bus.Baud && Predict(faster, 0, latency).Load <= comfortable {
@@ -153,8 +153,12 @@ func Mend(bus config.Bus, f Forecast, latency time.Duration) Remedy {
 	return r
 }
 
-// Fits says whether nothing is left out.
-func (f Forecast) Fits() bool { return f.Left == 0 && f.Load <= 1 }
+// tolerable is the share of polls that may be left out on a line that is otherwise sufficient: a device that is asked
+// each second now and then meets a longer poll of another one.
+const tolerable = 0.05
+
+// Fits says whether the bus can do what is asked of it.
+func (f Forecast) Fits() bool { return f.Left <= tolerable && f.Load <= 1 }
 
 // HasBudget says whether Predict can say something of a bus: lines of GPIO are read in no time.
 func HasBudget(bus config.Bus) bool {

@@ -289,8 +289,8 @@ buses:
 	})
 
 	waitFor(t, 30*time.Second, "every device's values arrive", func() bool {
-		return arrived.good("bin-1", "weight") && arrived.good("bin-2", "deposits") && arrived.good("meter-3", "energy_total") &&
-			arrived.good("meter-11", "energy_total") && arrived.good("camera-1", "alarm")
+		return arrived.good("bin-1", "weight") && arrived.good("bin-2", "deposits") && arrived.good("meter-3", "power_active") &&
+			arrived.good("meter-11", "power_active") && arrived.good("camera-1", "alarm")
 	})
 	checkValues(t, arrived)
 
