@@ -94,6 +94,7 @@ func (a *agent) snapshot() status.Snapshot {
 		s.Journal.Error = err.Error()
 	}
 	for i, bus := range a.cfg.Buses {
+		s.Buses = append(s.Buses, status.Bus{Name: bus.Name, BusySeconds: a.polls[i].Load().Busy.Seconds()})
 		states := a.polls[i].States()
 		for _, d := range bus.Devices {
 			s.Devices = append(s.Devices, a.device(bus, d, states[d.Name]))
@@ -107,7 +108,7 @@ func (a *agent) device(bus config.Bus, d config.Device, st poll.State) status.De
 	defer a.mu.Unlock()
 	out := status.Device{
 		Name: d.Name, Label: d.Label, Kind: d.Model.Kind, Model: d.Model.Model, Bus: bus.Name, IntervalMs: d.Interval.Milliseconds(),
-		Polls: st.Polls, Failures: st.Failures, Failing: st.Failing, RetryAt: st.RetryAt, Error: st.Err,
+		Polls: st.Polls, Failures: st.Failures, LeftOut: st.Overruns, Failing: st.Failing, RetryAt: st.RetryAt, Error: st.Err,
 	}
 	for _, p := range d.Model.Points {
 		l := a.last[d.Name][p.Name]

@@ -81,6 +81,9 @@ func (l *language) device(s Snapshot, d Device) device {
 		l.Say("device.model", d.Model), l.Say("device.bus", d.Bus), l.Say("device.every", seconds(d.IntervalMs)),
 		l.Say("device.polls", grouped(strconv.FormatUint(d.Polls, 10)), grouped(strconv.FormatUint(d.Failures, 10))),
 	}
+	if d.LeftOut > 0 {
+		v.Facts = append(v.Facts, l.Say("device.left_out", grouped(strconv.FormatUint(d.LeftOut, 10))))
+	}
 	if !d.RetryAt.IsZero() {
 		v.Facts = append(v.Facts, l.Say("device.retry", l.until(s.Now, d.RetryAt)))
 	}

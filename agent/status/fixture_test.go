@@ -92,6 +92,7 @@ func goodSnapshot() Snapshot {
 		s.Devices = append(s.Devices, testMeter(n))
 	}
 	s.Devices = append(s.Devices, testCamera(1), testCamera(2), testLift())
+	s.Buses = []Bus{{"bins", 812.5}, {"meters", 84211.25}, {"contacts", 0.75}}
 	return s
 }
 
@@ -109,6 +110,7 @@ func silence(d *Device, why string, since time.Duration) {
 func troubledSnapshot() Snapshot {
 	s := goodSnapshot()
 	silence(&s.Devices[10], "timeout", 14*time.Minute)
+	s.Devices[12].LeftOut = 1503
 	fill := &s.Devices[2].Points[2]
 	fill.Quality, fill.Why, fill.At = drivers.Missing, "sentinel", testNow.Add(-2*time.Hour)
 	weight := &s.Devices[2].Points[3]

@@ -26,6 +26,14 @@ func metrics(s Snapshot) []byte {
 	for _, d := range s.Devices {
 		e.sample(float64(d.Failures), "device", d.Name)
 	}
+	e.family("hubagent_poll_left_out_total", "counter", "Beats since start for which the bus was too busy.")
+	for _, d := range s.Devices {
+		e.sample(float64(d.LeftOut), "device", d.Name)
+	}
+	e.family("hubagent_bus_busy_seconds_total", "counter", "Time since start that a bus spent in polls.")
+	for _, b := range s.Buses {
+		e.sample(b.BusySeconds, "bus", b.Name)
+	}
 	e.family("hubagent_device_up", "gauge", "1 if the device gives readings, 0 if it is silent; absent until it was asked.")
 	for _, d := range s.Devices {
 		if h := s.health(d); !h.fresh {

@@ -19,9 +19,16 @@ type Snapshot struct {
 	Site      string    `json:"site"`
 	Epoch     string    `json:"epoch"`
 	Clock     string    `json:"clock"` // ok, unsync, step
+	Buses     []Bus     `json:"buses"`
 	Devices   []Device  `json:"devices"`
 	Journal   Journal   `json:"journal"`
 	Uplink    Uplink    `json:"uplink"`
+}
+
+// Bus is one bus's use of its time.
+type Bus struct {
+	Name        string  `json:"name"`
+	BusySeconds float64 `json:"busy_s"` // spent in polls since start
 }
 
 // Device is one device as last polled.
@@ -34,6 +41,7 @@ type Device struct {
 	IntervalMs int64             `json:"interval_ms"`
 	Polls      uint64            `json:"polls"`             // since start
 	Failures   uint64            `json:"failures"`          // polls since start that gave no full answer
+	LeftOut    uint64            `json:"left_out"`          // beats since start for which the bus was too busy
 	Failing    int               `json:"failing"`           // polls in a row that gave no answer at all; 0: answers
 	RetryAt    time.Time         `json:"retry_at,omitzero"` // set while quarantined: when it is asked next
 	Error      string            `json:"error"`             // the last failure while Failing > 0
