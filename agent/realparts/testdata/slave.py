@@ -1,4 +1,4 @@
-"""Modbus slaves by pymodbus, for tests: python3 slave.py tcp PORT SITE.json | rtu DEVICE SITE.json
+"""Modbus slaves by pymodbus, for tests: python3 slave.py tcp|rtutcp PORT SITE.json | rtu DEVICE SITE.json
 
 SITE.json: {"UNIT": {"holding"|"input"|"discrete": [[TYPE, ADDRESS, VALUE], ...]}}
 TYPE is a letter of Python's struct for big-endian packing (H h I i f q d), "low" for an unsigned 32-bit number with the
@@ -59,6 +59,8 @@ async def main():
     )
     if kind == "tcp":
         await StartAsyncTcpServer(context=context, address=("127.0.0.1", int(where)))
+    elif kind == "rtutcp":
+        await StartAsyncTcpServer(context=context, framer=ModbusRtuFramer, address=("127.0.0.1", int(where)))
     else:
         await StartAsyncSerialServer(
             context=context, framer=ModbusRtuFramer, port=where, baudrate=9600, ignore_missing_slaves=True

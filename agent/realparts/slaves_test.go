@@ -1,0 +1,101 @@
+package realparts
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"hubagent/config"
+	"hubagent/drivers"
+	"hubagent/drivers/modbus"
+)
+
+// exchange asks a bus's unit once, and again while the slave is not there yet.
+func exchange(t *testing.T, bus config.Bus, unit int, function config.Function, start, count int) ([]byte, error) {
+	t.Helper()
+	var data []byte
+	var err error
+	waitFor(t, 10*time.Second, "the slave of bus "+bus.Name, func() bool {
+		var raw *modbus.Raw
+		if raw, err = modbus.OpenRaw(t.Context(), bus); err != nil {
+			return false
+		}
+		defer raw.Close()
+		var x modbus.Exchange
+		x, err = raw.Exchange(t.Context(), modbus.Query{Unit: unit, Function: function, Start: start, Count: count, Timeout: time.Second})
+		data = x.Data
+		return err == nil || x.Code != 0
+	})
+	return data, err
+}
+
+// A slave on libmodbus is read over Modbus TCP and on a line, from every table.
+func TestLibmodbusSlave(t *testing.T) {
+	needRealParts(t)
+	dir := t.TempDir()
+	slave := filepath.Join(dir, "slave")
+	if out, err := exec.Command("cc", "-I/usr/include/modbus", "-o", slave, "testdata/slave.c", "-lmodbus").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	port, lineA, lineB := freePort(t), filepath.Join(dir, "lineA"), filepath.Join(dir, "lineB")
+	start(t, nil, "socat", "pty,raw,echo=0,link="+lineA, "pty,raw,echo=0,link="+lineB)
+	waitFor(t, 10*time.Second, "socat's line", func() bool { _, err := os.Stat(lineB); return err == nil })
+	start(t, nil, slave, "tcp", port)
+	start(t, nil, slave, "rtu", lineB)
+	for _, bus := range []config.Bus{
+		{Name: "tcp", Kind: config.ModbusTCP, Address: net.JoinHostPort("127.0.0.1", port)},
+		{Name: "rtu", Kind: config.ModbusRTU, Port: lineA, Baud: 9600, Parity: config.ParityNone, StopBits: 1},
+	} {
+		t.Run(bus.Name, func(t *testing.T) {
+			for _, c := range []struct {
+				function     config.Function
+				start, count int
+				bit          func(n int) bool
+				word         func(n int) uint16
+			}{
+				{config.Coil, 3, 37, func(n int) bool { return n%3 == 0 }, nil},
+				{config.DiscreteInput, 0, 16, func(n int) bool { return n%2 == 1 }, nil},
+				{config.HoldingRegister, 70, 125, nil, func(n int) uint16 { return uint16(1000 + n) }},
+				{config.InputRegister, 199, 1, nil, func(n int) uint16 { return uint16(0xFFFF - n) }},
+			} {
+				data, err := exchange(t, bus, 7, c.function, c.start, c.count)
+				if err != nil {
+					t.Fatalf("%s: %v", c.function, err)
+				}
+				for i := range c.count {
+					n := c.start + i
+					if c.word != nil && binary.BigEndian.Uint16(data[2*i:]) != c.word(n) || c.bit != nil && (data[i/8]>>(i%8)&1 == 1) != c.bit(n) {
+						t.Errorf("%s %d is not what the slave holds: % x", c.function, n, data)
+					}
+				}
+			}
+			_, err := exchange(t, bus, 7, config.HoldingRegister, 190, 20)
+			var refused *drivers.Error
+			if !errors.As(err, &refused) || refused.Code != 2 {
+				t.Errorf("registers beyond its own: %v", err)
+			}
+		})
+	}
+}
+
+// A slave on pymodbus that speaks RTU over TCP, as behind a converter in transparent mode.
+func TestPymodbusRTUOverTCP(t *testing.T) {
+	needRealParts(t)
+	dir, port := t.TempDir(), freePort(t)
+	site, err := json.Marshal(map[string]any{"5": map[string]any{"holding": [][]any{{"f", 0, 230.5}, {"H", 2, 50}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, nil, "/usr/bin/python3", "testdata/slave.py", "rtutcp", port, write(t, filepath.Join(dir, "site.json"), string(site)))
+	bus := config.Bus{Name: "annex", Kind: config.ModbusRTUTCP, Address: net.JoinHostPort("127.0.0.1", port), Baud: 9600}
+	data, err := exchange(t, bus, 5, config.HoldingRegister, 0, 3)
+	if want := "\x43\x66\x80\x00\x00\x32"; err != nil || string(data) != want {
+		t.Errorf("% x, %v; want % x", data, err, want)
+	}
+}
