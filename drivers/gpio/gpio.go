@@ -121,25 +121,25 @@ func (b *bus) Write(ctx context.Context, d config.Device, write config.Write, ra
 		return err
 	}
 	if !slices.Contains(d.Writes, write.Name) {
-		return failure(d, drivers.Link, fmt.Sprintf("it is an input: list %s under the device's writes to make it an output", write.Name))
+		return unwritten(d, drivers.Link, fmt.Sprintf("it is an input: list %s under the device's writes to make it an output", write.Name))
 	}
 	w := b.watch(d)
 	if err := w.look(); err != nil {
-		return failure(d, drivers.Link, err.Error())
+		return unwritten(d, drivers.Link, err.Error())
 	}
 	level := activeLevel(d)
 	if raw == 0 {
 		level = !level
 	}
 	if err := w.line.set(level); err != nil {
-		return failure(d, drivers.Link, err.Error())
+		return unwritten(d, drivers.Link, err.Error())
 	}
 	seen, err := w.line.level()
 	if err != nil {
-		return failure(d, drivers.Link, err.Error())
+		return unwritten(d, drivers.Link, err.Error())
 	}
 	if seen != level {
-		return failure(d, drivers.Frame, fmt.Sprintf("it was set %s and reads %s: look for a short circuit", level, seen))
+		return unwritten(d, drivers.Frame, fmt.Sprintf("it was set %s and reads %s: look for a short circuit", level, seen))
 	}
 	return nil
 }
@@ -151,4 +151,11 @@ func failure(d config.Device, f drivers.Failure, detail string) *drivers.Error {
 		at = "line " + d.LineName
 	}
 	return &drivers.Error{Failure: f, Device: d.Name, At: at, Detail: detail}
+}
+
+// unwritten is failure for what was to be written.
+func unwritten(d config.Device, kind drivers.Failure, detail string) *drivers.Error {
+	failed := failure(d, kind, detail)
+	failed.Write = true
+	return failed
 }

@@ -674,13 +674,13 @@ func TestOutput(t *testing.T) {
 	write(0, "")
 	level(periph.High)
 	d.stuck = true
-	write(1, "cannot read line 5 of horn: frame: it was set Low and reads High: look for a short circuit")
+	write(1, "cannot write line 5 of horn: frame: it was set Low and reads High: look for a short circuit")
 	d.stuck, d.broken = false, errors.New("input/output error")
-	write(1, "cannot read line 5 of horn: link: input/output error")
+	write(1, "cannot write line 5 of horn: link: input/output error")
 	d.broken = nil
 	write(1, "")
 	d.remove(false)
-	write(0, "cannot read line 5 of horn: link: the chip of line 17 is gone")
+	write(0, "cannot write line 5 of horn: link: the chip of line 17 is gone")
 	d.bring(periph.High)
 	write(1, "")
 	level(periph.Low)
@@ -694,7 +694,7 @@ func TestOutput(t *testing.T) {
 
 	device = horn(6, false)
 	device.Name, device.Writes = "silent", nil
-	write(1, "cannot read line 6 of silent: link: it is an input: list sound under the device's writes to make it an output")
+	write(1, "cannot write line 6 of silent: link: it is an input: list sound under the device's writes to make it an output")
 	if len(d.claims) != 2 {
 		t.Errorf("a write that is not enabled claimed the line: %+v", d.claims)
 	}
