@@ -59,8 +59,11 @@ type metaDevice struct {
 }
 
 type metaPoint struct {
-	Unit string      `json:"unit"` // UCUM
-	Type config.Type `json:"type"`
+	Unit       string      `json:"unit"` // UCUM
+	Type       config.Type `json:"type"`
+	IntervalMs int64       `json:"interval_ms,omitempty"` // where it differs from the device's
+	Counter    bool        `json:"counter,omitempty"`
+	Modulus    int64       `json:"modulus,omitempty"` // in raw units; 0: not known
 }
 
 // Begin makes sure that the store has an epoch, and that the meta leaf in force describes this config. What is missing
@@ -119,7 +122,7 @@ func describe(cfg *config.Config) metaDocument {
 		for _, d := range bus.Devices {
 			points := map[string]metaPoint{}
 			for _, p := range d.Model.Points {
-				points[p.Name] = metaPoint{p.Unit, p.Type}
+				points[p.Name] = metaPoint{p.Unit, p.Type, p.Interval.Milliseconds(), p.Counter || p.Type == config.Pulses, p.Modulus}
 			}
 			doc.Devices[d.Name] = metaDevice{d.Model.Kind, d.Profile, d.Interval.Milliseconds(), points}
 		}
