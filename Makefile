@@ -4,7 +4,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERS
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
 
-.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal demo-arm gpio-vm screenshots clean help
+.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal demo-arm gpio-vm usb-vm screenshots clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 profiles: ## every shipped profile against the bytes of its manual, and what a poll of it costs
 	go test -count=1 -run '^TestProfilesDecode' ./drivers/modbus
 	go test -count=1 -v -run '^TestProfilesLint' ./drivers/modbus
+
+usb-vm: ## a USB serial adapter pulled out and plugged in again, on a real kernel under QEMU
+	scripts/usb-vm
 
 screenshots: build ## pictures of the page for the README, in deploy/docs
 	scripts/screenshots
