@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
 	"hubagent/config"
 	"hubagent/drivers"
 	"hubagent/drivers/modbus"
+	"hubagent/drivers/sim"
 )
 
 // exchange asks a bus's unit once, and again while the slave is not there yet.
@@ -97,5 +99,82 @@ func TestPymodbusRTUOverTCP(t *testing.T) {
 	data, err := exchange(t, bus, 5, config.HoldingRegister, 0, 3)
 	if want := "\x43\x66\x80\x00\x00\x32"; err != nil || string(data) != want {
 		t.Errorf("% x, %v; want % x", data, err, want)
+	}
+}
+
+// A slave on pymodbus behind the fault proxy: what comes through is what the slave holds at that unit and address, or a
+// fault, over Modbus TCP and RTU over TCP.
+func TestPymodbusThroughFaults(t *testing.T) {
+	needRealParts(t)
+	const units, span = 3, 20
+	holds := func(unit, address int) uint16 { return uint16(unit<<12 | address<<4 | 5) }
+	site := map[string]map[string][][]any{}
+	for unit := 1; unit <= units; unit++ {
+		var registers [][]any
+		for address := range 3 * span {
+			registers = append(registers, []any{"H", address, holds(unit, address)})
+		}
+		site[strconv.Itoa(unit)] = map[string][][]any{"holding": registers}
+	}
+	held, err := json.Marshal(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := write(t, filepath.Join(t.TempDir(), "site.json"), string(held))
+	for _, c := range []struct {
+		kind config.BusKind
+		mode string
+		open drivers.OpenFunc
+	}{
+		{config.ModbusTCP, "tcp", modbus.OpenTCP},
+		{config.ModbusRTUTCP, "rtutcp", modbus.OpenRTUTCP},
+	} {
+		t.Run(c.mode, func(t *testing.T) {
+			port := freePort(t)
+			start(t, nil, "/usr/bin/python3", "testdata/slave.py", c.mode, port, path)
+			waitFor(t, 20*time.Second, "pymodbus", listening(port))
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			proxy := &sim.Proxy{TCP: c.kind == config.ModbusTCP, Odds: 3, Late: 40 * time.Millisecond, Seed: 3}
+			served := make(chan error, 1)
+			go func() {
+				served <- proxy.Serve(listener, func() (net.Conn, error) { return net.Dial("tcp", net.JoinHostPort("127.0.0.1", port)) })
+			}()
+			bus, err := c.open(config.Bus{Name: c.mode, Kind: c.kind, Address: listener.Addr().String(), Timeout: 40 * time.Millisecond}, drivers.With{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			good, wrong, missing := 0, 0, map[string]int{}
+			for n := range 200 {
+				d := config.Device{Name: "meter", Unit: 1 + n%units, Model: &config.Profile{}}
+				for _, address := range []int{n % span, span + n%span, 2*span + n%span} {
+					d.Model.Points = append(d.Model.Points, config.Point{Name: "register" + strconv.Itoa(address), Function: config.HoldingRegister, Address: address, Type: config.U16, Unit: "1"})
+				}
+				s, _ := bus.Read(t.Context(), d) // the readings tell what failed
+				for i, r := range s.Readings {
+					address := d.Model.Points[i].Address
+					switch {
+					case r.Quality == drivers.Missing:
+						missing[r.Why]++
+					case r.Value != drivers.Uint(uint64(holds(d.Unit, address))):
+						wrong++
+						t.Errorf("register %d of unit %d is %s, want %d", address, d.Unit, r.Value, holds(d.Unit, address))
+					default:
+						good++
+					}
+				}
+			}
+			t.Logf("%d values, %d wrong; missing for %v; faults %v", good, wrong, missing, proxy.Told())
+			if good < 100 || len(missing) < 3 || len(proxy.Told()) < 10 {
+				t.Error("the test tests little")
+			}
+			bus.Close()
+			listener.Close()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
