@@ -26,17 +26,7 @@ type seen struct {
 // cut looks for the answer to a request in all that came in, wherever it begins: noise, an echo and answers of others
 // may stand before it. It is known by unit, function, byte count and CRC.
 func cut(frame, buf []byte) (answer []byte, s seen) {
-	for i := 0; i < len(buf); i++ {
-		n := answerSize(frame, buf[i:])
-		if n == 0 || n > len(buf)-i || !crcFits(buf[i:i+n]) {
-			continue
-		}
-		if !isWrite(frame) && bytes.Equal(buf[i:i+n], frame) {
-			// The echo of a request for 17 to 24 bits from 0x0300 on has the form of its own answer. That an answer is
-			// the same as its request by chance, too, is a value lost; the other way round it would be one invented.
-			i += n - 1
-			continue
-		}
+	if i, n := next(frame, buf, 0); n > 0 {
 		return buf[i : i+n : i+n], seen{}
 	}
 	for i := 0; i < len(buf); {
@@ -56,6 +46,35 @@ func cut(frame, buf []byte) (answer []byte, s seen) {
 		i++
 	}
 	return nil, s
+}
+
+// next finds the first answer to a request in buf that begins at from or behind it; its length is 0 if there is none.
+func next(frame, buf []byte, from int) (at, length int) {
+	for i := from; i < len(buf); i++ {
+		n := answerSize(frame, buf[i:])
+		if n == 0 || n > len(buf)-i || !crcFits(buf[i:i+n]) {
+			continue
+		}
+		if !isWrite(frame) && bytes.Equal(buf[i:i+n], frame) {
+			// The echo of a request for 17 to 24 bits from 0x0300 on has the form of its own answer. That an answer is
+			// the same as its request by chance, too, is a value lost; the other way round it would be one invented.
+			i += n - 1
+			continue
+		}
+		return i, n
+	}
+	return 0, 0
+}
+
+// rival says that buf has an answer to the request that is not the same as answer, even one that begins or ends inside
+// that: about one broken frame in 65,536 has a CRC that fits it.
+func rival(frame, buf, answer []byte) bool {
+	for i, n := next(frame, buf, 0); n > 0; i, n = next(frame, buf, i+1) {
+		if !bytes.Equal(buf[i:i+n], answer) {
+			return true
+		}
+	}
+	return false
 }
 
 // damaged says that too much came in to be a glitch, and that it cannot become the answer any more.

@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -30,6 +31,7 @@ type rtuLine struct {
 	port     stream // nil while the line is not open
 	lastUnit byte
 	lastEnd  time.Time          // when the line was last busy
+	silent   time.Time          // when a silence was last listened to to its end
 	late     map[byte]time.Time // until when a unit may still answer an earlier request
 	log      *slog.Logger
 	answered time.Duration // see took
@@ -122,7 +124,7 @@ func (l *rtuLine) try(frame []byte) ([]byte, error) {
 	}
 	defer interrupt(l.ctx, l.port)()
 	answer, err := l.exchange(frame)
-	l.lastEnd, l.lastUnit = time.Now(), frame[0]
+	l.lastUnit = frame[0]
 	var failed *drivers.Error
 	if l.ctx.Err() != nil {
 		return nil, l.ctx.Err()
@@ -158,8 +160,10 @@ func (l *rtuLine) exchange(frame []byte) ([]byte, error) {
 		return nil, err
 	}
 	sent, wire := time.Now(), time.Duration(len(frame)+answerLength(frame))*l.perByte
+	l.lastEnd = sent
 	answer, err := l.receive(frame, sent.Add(wire+l.wait.answer))
 	if err != nil {
+		l.lastEnd = time.Now()
 		// What came was damaged or foreign: the answer may still come in its time. If nothing came it is late already,
 		// and how late it can be nobody knows; twice the longest wait is what is bridged.
 		l.late[unit] = time.Now().Add(l.wait.longest)
@@ -168,20 +172,25 @@ func (l *rtuLine) exchange(frame []byte) ([]byte, error) {
 			l.late[unit] = sent.Add(wire + 2*l.wait.longest)
 		}
 	} else {
-		l.answered = max(0, time.Since(sent)-time.Duration(len(frame)+len(answer))*l.perByte)
+		l.answered = max(0, l.lastEnd.Sub(sent)-time.Duration(len(frame)+len(answer))*l.perByte)
 	}
 	return answer, err
 }
 
 // quiet waits until the line may be used: the silence between frames and what the device needs beyond it have passed,
 // nothing is still coming in, and no late answer of this unit can be taken for the next one. It listens for at least
-// one silence, however long ago the line was used: a late answer lies in the driver's queue until somebody reads it.
+// one silence, however long ago the line was used: a late answer lies in the driver's queue until somebody reads it. The
+// silence that ended the last answer is that one, if it has only just passed.
 func (l *rtuLine) quiet(unit byte) error {
 	free := l.lastEnd.Add(max(l.silence, l.limits.InterFrameDelay))
 	if unit != l.lastUnit {
 		free = free.Add(l.limits.Turnaround)
 	}
-	free = latest(free, l.late[unit], time.Now())
+	now := time.Now()
+	if free = latest(free, l.late[unit]); !free.After(now) && now.Sub(l.silent) < l.silence {
+		return nil
+	}
+	free = latest(free, now)
 	giveUp := free.Add(l.wait.longest)
 	var junk [256]byte
 	var heard []byte
@@ -252,14 +261,19 @@ func latest(t time.Time, others ...time.Time) time.Time {
 	return t
 }
 
-// receive reads until the answer is whole or the deadline passes. Foreign frames and noise before it are skipped.
+// receive reads until the answer is whole and the line silent behind it, or the deadline passes. Foreign frames and noise
+// before it are skipped. What comes right behind it, without the silence that ends a frame, is heard too: were there
+// another answer in it, nobody could tell which of the two is the right one, so then there is none.
 func (l *rtuLine) receive(frame []byte, deadline time.Time) ([]byte, error) {
-	var buf []byte
+	var buf, answer []byte
 	var chunk [maxFrame]byte
 	var s seen
 	for {
 		until := deadline
-		if s.damaged() { // whatever comes after the next silence is no part of it
+		switch {
+		case answer != nil:
+			until = time.Now().Add(l.silence)
+		case s.damaged(): // whatever comes after the next silence is no part of it
 			if end := time.Now().Add(max(l.silence, minSilence)); end.Before(until) {
 				until = end
 			}
@@ -269,6 +283,11 @@ func (l *rtuLine) receive(frame []byte, deadline time.Time) ([]byte, error) {
 		}
 		n, err := l.port.Read(chunk[:])
 		switch {
+		case answer != nil && (err != nil || n == 0 || time.Now().After(deadline)):
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				l.silent = time.Now()
+			}
+			return answer, nil // a line that is gone is seen by who asks next
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, s.failure(buf)
 		case err != nil:
@@ -276,10 +295,14 @@ func (l *rtuLine) receive(frame []byte, deadline time.Time) ([]byte, error) {
 		case n == 0:
 			return nil, io.ErrUnexpectedEOF
 		}
+		l.lastEnd = time.Now()
 		buf = append(buf[max(0, len(buf)-maxFrame):], chunk[:n]...) // an endless babble must not fill the memory
-		var answer []byte
-		if answer, s = cut(frame, buf); answer != nil {
-			return answer, nil
+		if answer == nil {
+			answer, s = cut(frame, buf)
+			answer = bytes.Clone(answer)
+		}
+		if answer != nil && rival(frame, buf, answer) {
+			return nil, &drivers.Error{Failure: drivers.Frame, Detail: fmt.Sprintf("two answers that do not agree: % x", buf[:min(len(buf), 32)])}
 		}
 	}
 }

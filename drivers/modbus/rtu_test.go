@@ -63,6 +63,11 @@ func TestFaultsOnRTU(t *testing.T) {
 		{"much noise right before", []drivertest.Chunk{{Bytes: "11 22 33 44 55 66 77"}, {After: 10 * ms, Bytes: answer}}, voltage, 50 * ms},
 		{"a glitch long before", []drivertest.Chunk{{Bytes: "FF"}, {After: 400 * ms, Bytes: answer}}, voltage, 0},
 		{"a glitch only", whole("FF 00"), "timeout only noise came: ff 00", 0},
+		{"another answer right behind", whole(answer + frame("01 04 04 43 66 33 35")), "frame two answers that do not agree", 50 * ms},
+		{"another answer behind, in pieces", append(chunks(answer, 3, ms), chunks(frame("01 04 04 43 66 33 35"), 3, ms)...), "frame two answers that do not agree", 50 * ms},
+		// The first nine bytes have a CRC that fits: it is the value's own second byte, by one chance in 65,536.
+		{"begun twice", whole("01 04 04 80" + frame("01 04 04 80 87 12 34")), "frame two answers that do not agree", 50 * ms},
+		{"noise right behind", whole(answer + "FF 00 01 04"), voltage, 50 * ms},
 		{"echo first", []drivertest.Chunk{{Bytes: ask}, {After: 100 * ms, Bytes: answer}}, voltage, 150 * ms},
 		{"echo only", whole(ask), "timeout", 0},
 	} {
