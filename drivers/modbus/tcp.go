@@ -59,7 +59,7 @@ func (d *dialer) connect(ctx context.Context) (net.Conn, error) {
 		again := failed
 		return nil, &again
 	}
-	return conn, nil
+	return plain(conn), nil
 }
 
 func newTCPLine(b config.Bus) *tcpLine { return &tcpLine{dialer: newDialer(b.Address)} }
