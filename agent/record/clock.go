@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -44,10 +45,11 @@ func SystemClock() (Clock, error) {
 // syncAge is how long the kernel's word on whether the clock is synchronised is taken to hold.
 const syncAge = time.Second
 
-// sinceBoot counts time asleep too: a gateway that was suspended must not place readings too early.
+// sinceBoot counts time asleep too: a gateway that was suspended must not place readings too early. The call never
+// blocks, so Go's scheduler is not told of it: that would wake the runtime's monitor thread at every poll.
 func sinceBoot() time.Duration {
 	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+	if _, _, errno := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_BOOTTIME, uintptr(unsafe.Pointer(&ts)), 0); errno != 0 {
 		return 0
 	}
 	return time.Duration(ts.Nano())
