@@ -349,3 +349,27 @@ func all(failed *drivers.Error, there ...int) map[int]act {
 	}
 	return units
 }
+
+// A model whose signs many registers would show is never sure, so that it does not keep the scan from looking further.
+func TestSureOfShippedProfiles(t *testing.T) {
+	all, err := config.Profiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sure := map[string]bool{}
+	for _, s := range sights(all) {
+		sure[s.model.ID] = s.sure()
+		if s.chance <= 0 || s.chance > 1 {
+			t.Errorf("%s: a chance of %g", s.model.ID, s.chance)
+		}
+	}
+	for id, want := range map[string]bool{
+		"gavazzi-em340": true, "abb-b23": true, "schneider-iem3155": true, "eastron-sdm630": true, "chint-ddsu666": true, "hub-bin": true,
+		"peacefair-pzem-017": false, // 0.05 to 300 V in a register that goes to 655 V
+		"eastron-sdm72d":     false, // power and energy, whatever they are
+	} {
+		if sure[id] != want {
+			t.Errorf("%s: sure %v, want %v", id, sure[id], want)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,10 +18,11 @@ import (
 // Fit is a profile whose points give sense when they are read from a device.
 type Fit struct {
 	Profile string `json:"profile"`
-	Sure    bool   `json:"sure"`  // every sign that the profile names for its model holds; otherwise only usual values do
+	Sure    bool   `json:"sure"`  // every sign that the profile names for its model holds, and few other devices would show them; otherwise only usual values do
 	Signs   []Sign `json:"signs"` // what was read
 
-	kind config.DeviceKind
+	kind   config.DeviceKind
+	chance float64
 }
 
 // Sign is a point that was read to recognise a device by.
@@ -48,8 +50,14 @@ func (f Fit) String() string {
 type sight struct {
 	model   *config.Profile // with no points but those to look at
 	expects map[string]span
-	sure    bool // the profile names its signs, and not all are states, which are 0 or 1 on any device
+	chance  float64 // that registers of any content show all signs that the profile names; 1 if it names none
 }
+
+// sureChance is the most that may be left to chance for a profile to be sure of its model. Two signs such as a voltage
+// of up to 300 V in a register that goes to 655 V are met by one device in five.
+const sureChance = 0.01
+
+func (s sight) sure() bool { return s.chance <= sureChance }
 
 // span is what a point must read.
 type span struct {
@@ -61,13 +69,20 @@ type span struct {
 func sights(profiles []*config.Profile) []sight {
 	var all []sight
 	for _, p := range profiles {
-		s := sight{expects: map[string]span{}}
+		s := sight{expects: map[string]span{}, chance: 1}
 		for _, sign := range p.Identity {
 			s.expects[sign.Point] = span{sign.Least.Float64(), sign.Most.Float64(), true}
 		}
+		for _, point := range p.Points {
+			if want := s.expects[point.Name]; want.named {
+				s.chance *= want.chance(point)
+			}
+		}
 		seen := map[span]bool{}
-		for _, point := range p.Points { // the first of each usual kind is enough
-			if usual, ok := usual(p.Kind, point); ok && !seen[usual] {
+		for _, point := range p.Points {
+			// The first of each usual kind is enough. Of a model that is sure, more of them tell it from its smaller
+			// relatives: their other phases are zero, or no registers at all.
+			if usual, ok := usual(p.Kind, point); ok && (!seen[usual] || s.sure()) {
 				seen[usual] = true
 				if _, named := s.expects[point.Name]; !named {
 					s.expects[point.Name] = usual
@@ -75,14 +90,49 @@ func sights(profiles []*config.Profile) []sight {
 			}
 		}
 		s.model = Only(p, slices.Collect(maps.Keys(s.expects)))
-		s.sure = slices.ContainsFunc(s.model.Points, func(point config.Point) bool {
-			return s.expects[point.Name].named && point.Type != config.Bool
-		})
 		if len(s.expects) > 0 && !slices.ContainsFunc(p.Points, func(point config.Point) bool { return point.Function == config.Line }) {
 			all = append(all, s)
 		}
 	}
 	return all
+}
+
+// chance is the part of all contents of a point's registers that lies within the span.
+func (s span) chance(p config.Point) float64 {
+	bits := 16 * p.Registers()
+	if p.Bits.Width > 0 {
+		bits = p.Bits.Width
+	}
+	switch p.Type {
+	case config.F32:
+		return float64(rank32(s.most)-rank32(s.least)) / (1 << 32)
+	case config.F64:
+		return float64(rank64(s.most)-rank64(s.least)) / (1 << 64)
+	case config.ASCII, config.Bool: // a state is 0 or 1 on any device
+		return 1
+	}
+	contents := math.Exp2(float64(bits))
+	if strings.HasPrefix(string(p.Type), "bcd") {
+		contents = math.Pow10(bits / 4)
+	}
+	return min(1, ((s.most-s.least)/math.Abs(p.Scale.Float64())+1)/contents)
+}
+
+// rank32 is the place of a value among all 32-bit floats in their order; rank64 is that of a 64-bit one.
+func rank32(v float64) uint32 {
+	bits := math.Float32bits(float32(v))
+	if bits>>31 == 1 {
+		return ^bits
+	}
+	return bits | 1<<31
+}
+
+func rank64(v float64) uint64 {
+	bits := math.Float64bits(v)
+	if bits>>63 == 1 {
+		return ^bits
+	}
+	return bits | 1<<63
 }
 
 // usual is what points of common names read on any device that is well.
@@ -140,7 +190,7 @@ func suggest(ctx context.Context, m Master, unit int, sights []sight, known []st
 		}
 	}
 	slices.SortStableFunc(fits, func(a, b Fit) int {
-		return cmp.Or(cmp.Compare(b.worth(), a.worth()), cmp.Compare(a.Profile, b.Profile))
+		return cmp.Or(cmp.Compare(b.worth(), a.worth()), cmp.Compare(a.chance, b.chance), cmp.Compare(a.Profile, b.Profile))
 	})
 	return fits, nil
 }
@@ -166,7 +216,7 @@ func (s sight) look(ctx context.Context, m Master, unit int) (f Fit, ok bool, er
 	if err != nil && !errors.As(err, &failed) {
 		return f, false, err
 	}
-	f = Fit{Profile: s.model.ID, Sure: s.sure, kind: s.model.Kind}
+	f = Fit{Profile: s.model.ID, Sure: s.sure(), kind: s.model.Kind, chance: s.chance}
 	good := 0
 	for _, r := range sample.Readings {
 		want, expected := s.expects[r.Point]
@@ -183,7 +233,7 @@ func (s sight) look(ctx context.Context, m Master, unit int) (f Fit, ok bool, er
 		case number && v == 0: // a phase that is not connected tells nothing
 			continue
 		default:
-			if !s.sure {
+			if !s.sure() {
 				return f, false, nil
 			}
 		}
