@@ -28,6 +28,7 @@ type simOptions struct {
 	path   string
 	length time.Duration // 0: until Ctrl-C
 	faults []string
+	replay string // a recording
 	setup  sim.Setup
 	json   bool
 }
@@ -45,9 +46,15 @@ journals stays beside it, and nothing is sent. What the profiles allow to be wri
 
 A fault is silent, slow, late, exception, noise, reset or truncate, and behind a colon what it
 hits and when: bus=NAME, units=3+7, p=0.05 (of the requests), delay=1300ms (of slow and late),
-from=10s, to=40s (since the start), repeat=1m. Several --fault flags: the first that fits plays.`,
+from=10s, to=40s (since the start), repeat=1m. Several --fault flags: the first that fits plays.
+
+A recording is what hubagent read --json wrote at the real device. The units in it answer each
+request that was recorded as they did then, in turn and from the first again, and stay silent to
+all else; the other devices are simulated as ever.`,
 		Example: `  hubagent sim --config hub.yaml
-  hubagent sim --fault "silent:bus=meters,units=3+7,from=30s,to=90s" --fault "late:p=0.05,delay=1300ms"`,
+  hubagent sim --fault "silent:bus=meters,units=3+7,from=30s,to=90s" --fault "late:p=0.05,delay=1300ms"
+  hubagent read meter-001 --watch 1s --json > meter.json    # at the site
+  hubagent sim --replay meter.json                          # at the desk, with the same hub.yaml`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
 	}
@@ -57,6 +64,7 @@ from=10s, to=40s (since the start), repeat=1m. Several --fault flags: the first 
 	f.StringVar(&o.setup.Host, "listen", "127.0.0.1", "address of this machine that TCP servers listen on")
 	f.BoolVar(&o.setup.SameAddresses, "same-addresses", false, "use the addresses, serial ports and line folders of the config itself")
 	f.StringArrayVar(&o.faults, "fault", nil, "a fault, as above; may be given several times")
+	f.StringVar(&o.replay, "replay", "", "recording of hubagent read --json whose units answer as they did then")
 	f.DurationVar(&o.setup.Latency, "latency", 0, "time a device takes until it answers (0: 2 ms on a serial line, none behind Modbus TCP)")
 	f.BoolVar(&o.setup.Fast, "fast", false, "let serial lines carry everything at once, whatever their speed")
 	f.Uint64Var(&o.setup.World.Seed, "seed", 1, "another number is another community, and other chances of faults")
@@ -79,6 +87,11 @@ func (o *simOptions) run(c *cobra.Command) error {
 	}
 	if o.setup.SameAddresses && c.Flags().Changed("listen") {
 		return usageError{errors.New("--listen and --same-addresses exclude each other: the config's own addresses say where to listen")}
+	}
+	if o.replay != "" {
+		if o.setup.Recording, err = recording(o.replay); err != nil {
+			return usageError{fmt.Errorf("--replay: %w", err)}
+		}
 	}
 	path := filepath.Join(o.setup.Dir, "hub.yaml")
 	if err := o.before(path); err != nil {
@@ -117,6 +130,19 @@ func (o *simOptions) run(c *cobra.Command) error {
 		return err
 	}
 	return o.ended(c.OutOrStdout(), time.Since(begun), hub)
+}
+
+func recording(path string) (*sim.Recording, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, err := sim.ReadRecording(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
 }
 
 // check judges the flags against the config.

@@ -23,6 +23,8 @@ type Setup struct {
 	World   World
 	Latency time.Duration // as Site.Latency
 	Faults  []Fault
+	// Recording, if not nil, answers for its units on every bus.
+	Recording *Recording
 
 	Dir  string // of serial lines and folders of line files
 	Host string // TCP servers listen there
@@ -49,6 +51,7 @@ func (s Setup) Open(buses []config.Bus) (*Hub, error) {
 	for i, bus := range buses {
 		site := New(s.World)
 		site.Latency, site.random = s.Latency, rand.New(rand.NewPCG(s.World.Seed, uint64(i))) // or all would draw alike
+		site.Recording = s.Recording
 		site.SetFaults(s.Faults...)
 		reached := bus
 		task, err := s.open(h, site, &reached)

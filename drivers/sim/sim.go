@@ -32,6 +32,9 @@ type Site struct {
 	// behind Modbus TCP. Set it before the first task starts.
 	Latency time.Duration
 
+	// Recording, if not nil, answers for its units in the world's place. Set it before the first task starts.
+	Recording *Recording
+
 	Counts Counts
 
 	mu     sync.Mutex // guards faults and random
@@ -74,6 +77,12 @@ func (s *Site) take(bus config.Bus, units *slave, unit byte, pdu []byte) exchang
 	x.fault = s.draw(bus.Name, int(unit), x.at)
 	if x.fault.Kind == Exception {
 		x.answer = deviceFailure.answer(pdu[0])
+		return x
+	}
+	if answer, recorded := s.Recording.answer(unit, pdu); recorded {
+		if x.answer, x.good = answer, answer != nil && answer[0] < 0x80; answer == nil {
+			x.fault = Fault{Kind: Silent}
+		}
 		return x
 	}
 	var refused exception
