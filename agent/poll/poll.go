@@ -174,25 +174,25 @@ func (b *Bus) start(begin time.Time) {
 // next is the device to poll: of those that are due, the one with the earliest deadline; of none, the one that is due
 // first.
 func (b *Bus) next(now time.Time) *device {
-	first := b.devices[0]
-	for _, d := range b.devices[1:] {
-		if d.before(first, now) {
-			first = d
+	var waiting, coming *device
+	for _, d := range b.devices {
+		switch {
+		case d.due.After(now):
+			if coming == nil || d.due.Before(coming.due) {
+				coming = d
+			}
+		case waiting == nil || d.deadline().Before(waiting.deadline()):
+			waiting = d
 		}
 	}
-	return first
+	if waiting != nil {
+		return waiting
+	}
+	return coming
 }
 
-func (d *device) before(other *device, now time.Time) bool {
-	waits, otherWaits := !d.due.After(now), !other.due.After(now)
-	switch {
-	case waits != otherWaits:
-		return waits
-	case waits:
-		return d.due.Add(d.first).Before(other.due.Add(other.first))
-	}
-	return d.due.Before(other.due)
-}
+// deadline is when the reading of the present beat is needed.
+func (d *device) deadline() time.Time { return d.due.Add(d.first) }
 
 // advance sets a device's next beat after a poll that began at began. Of beats that passed meanwhile the last one is
 // still polled, late, unless that would be close to the poll before; the others are left out and counted: catching up
