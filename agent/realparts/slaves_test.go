@@ -37,7 +37,8 @@ func exchange(t *testing.T, bus config.Bus, unit int, function config.Function, 
 	return data, err
 }
 
-// A slave on libmodbus is read over Modbus TCP and on a line, from every table.
+// A slave on libmodbus is read over Modbus TCP, on a line, and on a line behind a converter in transparent mode, which
+// socat is; from every table.
 func TestLibmodbusSlave(t *testing.T) {
 	needRealParts(t)
 	dir := t.TempDir()
@@ -45,14 +46,25 @@ func TestLibmodbusSlave(t *testing.T) {
 	if out, err := exec.Command("cc", "-I/usr/include/modbus", "-o", slave, "testdata/slave.c", "-lmodbus").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	port, lineA, lineB := freePort(t), filepath.Join(dir, "lineA"), filepath.Join(dir, "lineB")
-	start(t, nil, "socat", "pty,raw,echo=0,link="+lineA, "pty,raw,echo=0,link="+lineB)
-	waitFor(t, 10*time.Second, "socat's line", func() bool { _, err := os.Stat(lineB); return err == nil })
+	line := func(name string) (near, far string) {
+		near, far = filepath.Join(dir, name+"-near"), filepath.Join(dir, name+"-far")
+		start(t, nil, "socat", "pty,raw,echo=0,link="+near, "pty,raw,echo=0,link="+far)
+		waitFor(t, 10*time.Second, "socat's line", func() bool { _, err := os.Stat(far); return err == nil })
+		return near, far
+	}
+	port := freePort(t)
 	start(t, nil, slave, "tcp", port)
-	start(t, nil, slave, "rtu", lineB)
+	waitFor(t, 10*time.Second, "the slave on "+port, listening(port))
+	rtu, far := line("rtu")
+	start(t, nil, slave, "rtu", far)
+	converter := freePort(t)
+	converted, far := line("converted")
+	start(t, nil, slave, "rtu", far)
+	start(t, nil, "socat", "-t", "0", "tcp-listen:"+converter+",bind=127.0.0.1,reuseaddr,fork", converted+",raw,echo=0")
 	for _, bus := range []config.Bus{
 		{Name: "tcp", Kind: config.ModbusTCP, Address: net.JoinHostPort("127.0.0.1", port)},
-		{Name: "rtu", Kind: config.ModbusRTU, Port: lineA, Baud: 9600, Parity: config.ParityNone, StopBits: 1},
+		{Name: "rtu over tcp", Kind: config.ModbusRTUTCP, Address: net.JoinHostPort("127.0.0.1", converter), Baud: 9600},
+		{Name: "rtu", Kind: config.ModbusRTU, Port: rtu, Baud: 9600, Parity: config.ParityNone, StopBits: 1},
 	} {
 		t.Run(bus.Name, func(t *testing.T) {
 			for _, c := range []struct {
