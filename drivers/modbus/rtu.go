@@ -84,7 +84,7 @@ func (l *rtuLine) Close() error {
 		return nil
 	}
 	err := l.port.Close()
-	l.port = nil
+	l.port, l.silent = nil, time.Time{} // what a new port has in its queue nobody has listened to
 	return err
 }
 
