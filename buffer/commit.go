@@ -1,8 +1,10 @@
 package buffer
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -31,6 +33,7 @@ type Tx struct {
 	records []record
 	hashes  map[int64]tlog.Hash // by stored hash index, of leaves appended in this Tx
 	grown   bool
+	large   int // bytes of leaves
 	codec   *codec
 }
 
@@ -50,12 +53,6 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 	if failed != nil {
 		return failed
 	}
-	if err := s.checkSpace(); err != nil {
-		return err
-	}
-	if err := s.compact(); err != nil {
-		return err
-	}
 	tx := &Tx{s: s, head: h, codec: &s.codec}
 	if err := fn(tx); err != nil {
 		return err
@@ -70,12 +67,10 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 		}
 		tx.head.root = root
 	}
+	tx.head.commit++
 	tx.put(headKey, tx.head.append(nil))
-	if err := s.write(tx.records); err != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.failed = fmt.Errorf("%w: %s: %v", ErrFailed, s.dir, err)
-		return s.failed
+	if err := s.persist(tx); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	s.head = tx.head
@@ -84,9 +79,107 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 		s.grown = make(chan struct{})
 	}
 	s.mu.Unlock()
-	s.renewWitness(false)
 	return nil
 }
+
+// persist makes a Tx durable: in the redo log, or with everything that waits there in Badger.
+func (s *Store) persist(tx *Tx) error {
+	if tx.large >= directBytes {
+		return s.flush(tx.records, tx.head)
+	}
+	b, err := s.redo.encode(frame{tx.head.commit, s.stored.commit, tx.records})
+	if err != nil {
+		return fmt.Errorf("cannot write to journal %s: %w", s.dir, err)
+	}
+	if len(b) > redoMost {
+		return s.flush(tx.records, tx.head)
+	}
+	if len(s.pending)+len(tx.records) > mostPending || !s.redo.fits(int64(len(b))) {
+		// What waits goes first, as it is: the frame's base changes with it.
+		if err := s.flush(nil, s.head); err != nil {
+			return err
+		}
+		if b, err = s.redo.encode(frame{tx.head.commit, s.stored.commit, tx.records}); err != nil {
+			return fmt.Errorf("cannot write to journal %s: %w", s.dir, err)
+		}
+	}
+	if err := s.redo.append(b); err != nil {
+		return s.fail(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range tx.records {
+		s.apply(r)
+	}
+	return nil
+}
+
+// apply takes a record up among those that wait for Badger. The caller holds s.mu.
+func (s *Store) apply(r record) {
+	if r.value == nil && !s.mayStore(r.key) {
+		delete(s.pending, string(r.key)) // a block that came and went
+		return
+	}
+	s.pending[string(r.key)] = r.value
+}
+
+// mayStore says whether Badger may hold the key.
+func (s *Store) mayStore(key []byte) bool {
+	return key[0] != blockPrefix || bytes.Compare(key, numberKey(blockPrefix, s.stored.nextBlock)) < 0
+}
+
+// flush writes what waits, and further records after it, to Badger in one transaction. h is the head among them. Too
+// little space is found before anything is written.
+func (s *Store) flush(further []record, h head) error {
+	if err := s.checkSpace(); err != nil {
+		return err
+	}
+	if err := s.compact(); err != nil {
+		return err
+	}
+	var all []record
+	last := map[string]int{}
+	add := func(r record) {
+		if i, ok := last[string(r.key)]; ok {
+			all[i] = r
+			return
+		}
+		if r.value == nil && !s.mayStore(r.key) {
+			return
+		}
+		last[string(r.key)] = len(all)
+		all = append(all, r)
+	}
+	for key, value := range s.pending { // only a Commit changes it, and this is the one under way
+		add(record{[]byte(key), value})
+	}
+	for _, r := range further {
+		add(r)
+	}
+	all = slices.DeleteFunc(all, func(r record) bool { return r.value == nil && !s.mayStore(r.key) })
+	if err := s.write(all); err != nil {
+		return s.fail(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.pending)
+	s.stored = h
+	s.redo.release()
+	return nil
+}
+
+// fail ends the store's writing: it is not known whether the Commit under way is on the disk.
+func (s *Store) fail(cause error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = fmt.Errorf("%w: %s: %v", ErrFailed, s.dir, cause)
+	return s.failed
+}
+
+const (
+	directBytes = 16 << 10 // of leaves: from here on a second copy in the redo log costs more than Badger's own overhead
+	mostPending = 256      // records: together with one Commit's they must fit a Badger transaction
+)
 
 func (tx *Tx) put(key, data []byte) {
 	tx.records = append(tx.records, record{key, seal(key, data)})
@@ -114,7 +207,9 @@ func (tx *Tx) Append(class Class, data []byte) (int64, error) {
 		joined = append(joined, h[:]...)
 	}
 	tx.put(numberKey(hashPrefix, n), joined)
-	tx.put(numberKey(leafPrefix, n), tx.codec.encode([]byte{byte(class)}, data))
+	packed := tx.codec.encode([]byte{byte(class)}, data)
+	tx.large += len(packed)
+	tx.put(numberKey(leafPrefix, n), packed)
 	tx.head.size++
 	tx.grown = true
 	return n, nil
@@ -125,7 +220,7 @@ func (tx *Tx) Hold(data []byte) error {
 	if tx.head.blocks >= MaxBlocks {
 		return errors.New("cannot hold another block: too many wait for a leaf")
 	}
-	tx.put(numberKey(blockPrefix, tx.head.nextBlock), tx.codec.encode(nil, data))
+	tx.put(numberKey(blockPrefix, tx.head.nextBlock), data)
 	tx.head.nextBlock++
 	tx.head.blocks++
 	return nil

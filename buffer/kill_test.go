@@ -12,7 +12,7 @@ import (
 )
 
 // killRuns is how often the journal is killed in a plain test run; HUB_KILL_RUNS asks for more.
-const killRuns = 6
+const killRuns = 20
 
 // TestMain lets the test binary be the process that is killed.
 func TestMain(m *testing.M) {
@@ -33,6 +33,9 @@ func writeUntilKilled(dir string) {
 		var n int64
 		err := s.Commit(func(tx *Tx) (err error) {
 			n = tx.Next()
+			if n%17 == 0 {
+				tx.large = directBytes // to Badger, and with it what waits in the redo log
+			}
 			switch n % 3 { // flushes of blocks among the leaves, as a recorder makes them
 			case 1:
 				err = tx.Hold(testLeaf(n))

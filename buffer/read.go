@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -60,11 +59,7 @@ func (s *Store) Blocks() ([][]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("block %d: %w", n, err)
 		}
-		raw, err := decode(data)
-		if err != nil {
-			return nil, &DamageError{s.dir, fmt.Sprintf("block %d: %v", n, err)}
-		}
-		blocks = append(blocks, raw)
+		blocks = append(blocks, data)
 	}
 	return blocks, nil
 }
@@ -103,21 +98,16 @@ func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 // n<<l to (n+1)<<l - 1 was written with the last of them, as its l-th.
 func (s *Store) readHash(index int64) (h tlog.Hash, err error) {
 	level, n := tlog.SplitStoredHashIndex(index)
-	leaf := (n+1)<<level - 1
-	err = s.db.View(func(txn *badger.Txn) error {
-		key := numberKey(hashPrefix, leaf)
-		item, err := txn.Get(key)
-		if err != nil {
-			return &DamageError{s.dir, fmt.Sprintf("%s: %v", keyName(key), err)}
-		}
-		return item.Value(func(value []byte) error {
-			data, ok := unseal(key, value)
-			if !ok || len(data) < (level+1)*tlog.HashSize {
-				return &DamageError{s.dir, fmt.Sprintf("record %s does not match its checksum", keyName(key))}
-			}
-			copy(h[:], data[level*tlog.HashSize:])
-			return nil
-		})
-	})
-	return h, err
+	key := numberKey(hashPrefix, (n+1)<<level-1)
+	data, err := s.read(key)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return h, &DamageError{s.dir, fmt.Sprintf("record %s is not there", keyName(key))}
+	case err != nil:
+		return h, err
+	case len(data) < (level+1)*tlog.HashSize:
+		return h, &DamageError{s.dir, fmt.Sprintf("record %s is too short", keyName(key))}
+	}
+	copy(h[:], data[level*tlog.HashSize:])
+	return h, nil
 }

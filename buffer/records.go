@@ -34,16 +34,18 @@ func stateKey(name string) []byte { return append([]byte{statePrefix}, name...) 
 
 // head is the one record that says how far the journal goes. It is written by every Commit, in its transaction.
 type head struct {
+	commit    int64     // number of the Commit that wrote it, from 1
 	size      int64     // leaves
 	root      tlog.Hash // of the tree of these leaves; zero for none
 	blocks    int64     // blocks that wait, numbered from firstBlock
 	nextBlock int64
 }
 
-const headVersion = 1
+const headVersion = 2
 
 func (h head) append(b []byte) []byte {
 	b = append(b, headVersion)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.commit))
 	b = binary.BigEndian.AppendUint64(b, uint64(h.size))
 	b = append(b, h.root[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.blocks))
@@ -54,13 +56,17 @@ func parseHead(b []byte) (h head, err error) {
 	if len(b) > 0 && b[0] > headVersion {
 		return h, fmt.Errorf("written by a newer version (format %d, this one knows %d): update hubagent", b[0], headVersion)
 	}
-	if len(b) != 1+8+tlog.HashSize+8+8 || b[0] != headVersion {
+	if len(b) != 1+8+8+tlog.HashSize+8+8 || b[0] != headVersion {
 		return h, errors.New("not a head record")
 	}
-	h.size = int64(binary.BigEndian.Uint64(b[1:]))
-	copy(h.root[:], b[9:])
-	h.blocks = int64(binary.BigEndian.Uint64(b[9+tlog.HashSize:]))
-	h.nextBlock = int64(binary.BigEndian.Uint64(b[9+tlog.HashSize+8:]))
+	number := func() (n int64) {
+		n, b = int64(binary.BigEndian.Uint64(b)), b[8:]
+		return n
+	}
+	b = b[1:]
+	h.commit, h.size = number(), number()
+	b = b[copy(h.root[:], b):]
+	h.blocks, h.nextBlock = number(), number()
 	return h, nil
 }
 
@@ -87,8 +93,18 @@ func unseal(key, value []byte) (data []byte, ok bool) {
 	return value[4:], true
 }
 
-// read returns the data of one record.
+// read returns the data of one record: from what waits for Badger, or from Badger. What moves from one to the other
+// meanwhile is in Badger before it leaves the first.
 func (s *Store) read(key []byte) (data []byte, err error) {
+	s.mu.Lock()
+	value, waits := s.pending[string(key)]
+	s.mu.Unlock()
+	if waits {
+		if value == nil {
+			return nil, ErrNotFound
+		}
+		return s.unsealRecord(key, value)
+	}
 	err = s.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if errors.Is(err, badger.ErrKeyNotFound) {
@@ -105,15 +121,19 @@ func (s *Store) read(key []byte) (data []byte, err error) {
 
 // unsealItem copies an item's data out of its transaction.
 func (s *Store) unsealItem(item *badger.Item) (data []byte, err error) {
-	err = item.Value(func(value []byte) error {
-		d, ok := unseal(item.Key(), value)
-		if !ok {
-			return &DamageError{s.dir, fmt.Sprintf("record %s does not match its checksum", keyName(item.Key()))}
-		}
-		data = bytes.Clone(d)
-		return nil
+	err = item.Value(func(value []byte) (err error) {
+		data, err = s.unsealRecord(item.Key(), value)
+		return err
 	})
 	return data, err
+}
+
+func (s *Store) unsealRecord(key, value []byte) ([]byte, error) {
+	data, ok := unseal(key, value)
+	if !ok {
+		return nil, &DamageError{s.dir, fmt.Sprintf("record %s does not match its checksum", keyName(key))}
+	}
+	return bytes.Clone(data), nil
 }
 
 func keyName(key []byte) string {

@@ -1,26 +1,39 @@
 // Package buffer keeps a gateway's journal and state on disk: an append-only log of opaque leaves under RFC 6962
 // Merkle hashes, blocks that wait to become leaves, and small named state records, all in one Badger store.
 //
+// # How a Commit reaches the disk
+//
+// A small Commit - readings of two seconds, an event, a cursor - is one frame in the redo log, a preallocated file that
+// is written in place. What gathers there goes to Badger with the next large Commit, as a rule the leaf of a minute. So
+// a reading is written to flash twice: once among the readings of two seconds, once in its leaf.
+//
 // # What holds after a crash
 //
-// Everything that one Commit wrote is one Badger transaction, synced before Commit returns. After the process is
-// killed, or power fails, at any moment, Open finds the state after some Commit: every Commit that returned is there
-// whole, the one that was running is there whole or not at all. A failed write or sync leaves open whether that Commit
-// is on disk, so the Store takes no further one: close it, and Open finds out.
+// Assumed: the process ends, or power fails, at any moment; of a write that was under way any part may be on the disk;
+// of a write whose sync failed nothing is known; a write does not harm pages that it does not touch; what was synced
+// stays.
 //
-// Badger hands out damaged values without an error, so every record carries its own checksum over key and value, and
-// Open checks that leaves and hashes are numbered without a hole up to the size that the head record names.
+// Then Open finds the state after some Commit: every Commit that returned is there whole, the one that was running is
+// there whole or not at all. A failed write or sync leaves open whether that Commit is on disk, so the Store takes no
+// further one: close it, and Open finds out.
+//
+// Where the last assumption fails, damage is found, as a rule: Badger hands out damaged values without an error, so
+// every record carries its own checksum over key and value; Commits and leaves are numbered; Open checks that they go
+// on without a hole up to what the head record and the redo log name, and that the leaves' hashes give the head's root.
+// A damaged last frame of the redo log cannot be told from one that was not written to its end.
 //
 // The package knows nothing of meters, MQTT or JSON.
 package buffer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -65,14 +78,16 @@ type Store struct {
 	lock *os.File
 	db   *badger.DB
 
-	commit      sync.Mutex // held by the one Commit under way; guards the next three
-	codec       codec
-	witnessed   int64 // leaves that the witness file names
-	witnessedAt time.Time
-	mu          sync.Mutex // guards what follows
-	head        head
-	failed      error
-	grown       chan struct{} // closed and replaced when leaves are appended
+	commit sync.Mutex // held by the one Commit under way; guards the next three
+	codec  codec
+	redo   *redo
+	stored head // the one in Badger
+
+	mu      sync.Mutex // guards what follows; the Commit under way may read without
+	head    head
+	failed  error
+	grown   chan struct{}     // closed and replaced when leaves are appended
+	pending map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
 
 	write func([]record) error // puts records into one synced transaction; tests inject faults here
 }
@@ -102,14 +117,10 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: opts.Dir, lock: lock, grown: make(chan struct{})}
+	s := &Store{dir: opts.Dir, lock: lock, grown: make(chan struct{}), pending: map[string][]byte{}}
 	s.write = s.writeBadger
 	if err := s.open(opts); err != nil {
-		if s.db != nil {
-			s.db.Close()
-		}
-		lock.Close()
-		return nil, err
+		return nil, errors.Join(err, s.release())
 	}
 	return s, nil
 }
@@ -149,7 +160,7 @@ func (s *Store) open(opts Options) (err error) {
 	case err != nil:
 		return &DamageError{s.dir, err.Error()}
 	}
-	return s.recover()
+	return s.recover(opts.Key)
 }
 
 // openBadger turns Badger's panics on damaged tables into errors.
@@ -181,34 +192,36 @@ func takeLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Close releases the store. What was committed is safe with or without it.
+// Close puts what waits in the redo log into Badger and releases the store. What was committed is safe with or without
+// it.
 func (s *Store) Close() error {
 	s.commit.Lock()
 	defer s.commit.Unlock()
 	var err error
+	if s.Err() == nil && len(s.pending) > 0 {
+		err = s.flush(nil, s.head)
+	}
+	return errors.Join(err, s.release())
+}
+
+func (s *Store) release() (err error) {
+	if s.redo != nil {
+		err = s.redo.file.Close()
+	}
 	if s.db != nil {
-		if s.Err() == nil {
-			s.renewWitness(true)
-		}
-		err = s.db.Close()
+		err = errors.Join(err, s.db.Close())
 	}
 	return errors.Join(err, s.lock.Close())
 }
 
-// recover reads the head and checks that what it names is there.
-func (s *Store) recover() error {
+// recover reads the head, takes up what the redo log holds beyond it, and checks that all that is named is there.
+func (s *Store) recover(key []byte) error {
 	damage := func(format string, a ...any) error { return &DamageError{s.dir, fmt.Sprintf(format, a...)} }
-	raw, err := s.read(headKey)
-	switch {
-	case errors.Is(err, ErrNotFound):
-	case err != nil:
+	if err := s.readHead(); err != nil {
 		return err
-	default:
-		if s.head, err = parseHead(raw); err != nil {
-			return damage("head record: %v", err)
-		}
 	}
-	if err := s.checkWitness(); err != nil {
+	s.stored = s.head
+	if err := s.replay(key); err != nil {
 		return err
 	}
 	leaves, hashes, err := s.count()
@@ -232,6 +245,61 @@ func (s *Store) recover() error {
 		return damage("the root of its %d leaves is %v, and should be %v", s.head.size, root, s.head.root)
 	}
 	return nil
+}
+
+func (s *Store) readHead() error {
+	raw, err := s.read(headKey)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h, err := parseHead(raw)
+	if err != nil {
+		return &DamageError{s.dir, fmt.Sprintf("head record: %v", err)}
+	}
+	s.head = h
+	return nil
+}
+
+// replay puts the Commits that only the redo log holds into Badger. Badger opens without a word when its manifest or a
+// log of its own is gone, and shows an older or empty store; the frames of the redo log, old ones too, say which Commits
+// it had when they were written.
+func (s *Store) replay(key []byte) error {
+	log, frames, made, err := openRedo(s.dir, key)
+	if err != nil {
+		return err
+	}
+	s.redo = log
+	if made && s.head.commit > 0 {
+		return &DamageError{s.dir, fmt.Sprintf("its redo log is gone, and with it what was committed after Commit %d", s.head.commit)}
+	}
+	slices.SortFunc(frames, func(a, b frame) int { return cmp.Compare(a.number, b.number) })
+	for _, f := range frames {
+		if f.base > s.stored.commit {
+			return &DamageError{s.dir, fmt.Sprintf("its tables end at Commit %d, and once held Commit %d", s.stored.commit, f.base)}
+		}
+		if f.number <= s.stored.commit {
+			continue
+		}
+		if want := s.head.commit + 1; f.number != want {
+			return &DamageError{s.dir, fmt.Sprintf("Commit %d is missing in its redo log, which holds Commit %d", want, f.number)}
+		}
+		for _, r := range f.records {
+			s.apply(r)
+		}
+		if err := s.readHead(); err != nil {
+			return err
+		}
+		if s.head.commit != f.number {
+			return &DamageError{s.dir, fmt.Sprintf("redo log: Commit %d names itself %d", f.number, s.head.commit)}
+		}
+	}
+	if len(s.pending) == 0 {
+		return nil
+	}
+	return s.flush(nil, s.head)
 }
 
 // count walks the keys of leaves and hashes and returns how many are numbered without a hole from 0.

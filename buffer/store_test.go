@@ -198,27 +198,98 @@ func TestCommitFunctionFails(t *testing.T) {
 	checkLeaves(t, s, 1)
 }
 
+// faultyFile is a redo log whose next write or sync fails. What was written since the last sync is lost with a failed
+// sync, unless it persists.
+type faultyFile struct {
+	redoFile
+	failWrite, failSync, persist bool
+	torn                         bool // the first half of the failed write persists
+	undo                         func()
+}
+
+var errDisk = errors.New("input/output error")
+
+func (f *faultyFile) WriteAt(b []byte, off int64) (int, error) {
+	old := make([]byte, len(b))
+	if _, err := f.redoFile.(dataFile).ReadAt(old, off); err != nil {
+		return 0, err
+	}
+	f.undo = func() { f.redoFile.WriteAt(old, off) }
+	if !f.failWrite {
+		return f.redoFile.WriteAt(b, off)
+	}
+	switch {
+	case f.persist:
+		f.redoFile.WriteAt(b, off)
+	case f.torn:
+		f.redoFile.WriteAt(b[:len(b)/2], off)
+	}
+	return 0, errDisk
+}
+
+func (f *faultyFile) Datasync() error {
+	if !f.failSync {
+		return f.redoFile.Datasync()
+	}
+	if !f.persist {
+		f.undo()
+	}
+	return errDisk
+}
+
 // A failed write may or may not be on the disk. Either way the store takes nothing more, and reopening finds a journal
 // that is whole.
 func TestFailedWrite(t *testing.T) {
-	for _, persisted := range []bool{false, true} {
-		t.Run(fmt.Sprintf("persisted=%v", persisted), func(t *testing.T) {
-			dir := t.TempDir()
-			s := open(t, dir)
-			for n := range int64(7) {
-				appendLeaf(t, s, testLeaf(n))
-			}
-			grown := s.Grown()
+	badger := func(persisted bool) func(*testing.T, *Store) {
+		return func(t *testing.T, s *Store) {
 			s.write = func(records []record) error {
 				if persisted {
 					if err := s.writeBadger(records); err != nil {
 						t.Fatal(err)
 					}
 				}
-				return errors.New("input/output error")
+				return errDisk
 			}
+		}
+	}
+	redo := func(f faultyFile) func(*testing.T, *Store) {
+		return func(_ *testing.T, s *Store) {
+			f.redoFile = s.redo.file
+			s.redo.file = &f
+		}
+	}
+	for name, c := range map[string]struct {
+		inject    func(*testing.T, *Store)
+		large     bool // the Commit goes to Badger
+		persisted bool
+	}{
+		"badger, lost":          {badger(false), true, false},
+		"badger, persisted":     {badger(true), true, true},
+		"redo write, lost":      {redo(faultyFile{failWrite: true}), false, false},
+		"redo write, torn":      {redo(faultyFile{failWrite: true, torn: true}), false, false},
+		"redo write, persisted": {redo(faultyFile{failWrite: true, persist: true}), false, true},
+		"redo sync, lost":       {redo(faultyFile{failSync: true}), false, false},
+		"redo sync, persisted":  {redo(faultyFile{failSync: true, persist: true}), false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir)
+			for n := range int64(7) {
+				appendLeaf(t, s, testLeaf(n))
+			}
+			grown := s.Grown()
+			c.inject(t, s)
 			commit := func() error {
 				return s.Commit(func(tx *Tx) error {
+					if c.large {
+						tx.large = directBytes
+					} else {
+						noise := make([]byte, 3*redoPage) // a frame of several pages can be torn
+						for i := range noise {
+							noise[i] = byte(rand.Int())
+						}
+						tx.Set("noise", noise)
+					}
 					_, err := tx.Append('d', testLeaf(7))
 					return err
 				})
@@ -227,6 +298,9 @@ func TestFailedWrite(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			s.write = s.writeBadger // the disk is well again, but nobody knows what it holds
+			if f, ok := s.redo.file.(*faultyFile); ok {
+				s.redo.file = f.redoFile
+			}
 			if err := commit(); !errors.Is(err, ErrFailed) {
 				t.Fatalf("a second Commit went through: %v", err)
 			}
@@ -239,13 +313,109 @@ func TestFailedWrite(t *testing.T) {
 			s.Close()
 			s = open(t, dir)
 			want := int64(7)
-			if persisted {
+			if c.persisted {
 				want = 8
 			}
 			checkLeaves(t, s, want)
 			appendLeaf(t, s, testLeaf(want))
 			checkLeaves(t, s, want+1)
 		})
+	}
+}
+
+// crashed returns a copy of a store's folder as a crash leaves it.
+func crashed(t *testing.T, s *Store) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "j")
+	if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// largeLeaf is appended in a Commit that goes to Badger at once.
+func largeLeaf(t *testing.T, s *Store, data []byte) {
+	t.Helper()
+	err := s.Commit(func(tx *Tx) error {
+		tx.large = directBytes
+		_, err := tx.Append('d', data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Small Commits and large ones in any order, with a crash after each: all is there, in order.
+func TestRedoAndBadgerTakeTurns(t *testing.T) {
+	for _, key := range [][]byte{nil, bytes.Repeat([]byte{9}, 32)} {
+		s, err := Open(Options{Dir: t.TempDir(), Key: key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := rand.New(rand.NewPCG(5, uint64(len(key))))
+		n, held := int64(0), 0
+		for range 60 {
+			switch r.IntN(4) {
+			case 0:
+				largeLeaf(t, s, testLeaf(n))
+				n++
+			case 1:
+				appendLeaf(t, s, testLeaf(n))
+				n++
+			case 2:
+				if err := s.Commit(func(tx *Tx) error { return tx.Hold([]byte("block")) }); err != nil {
+					t.Fatal(err)
+				}
+				held++
+			case 3:
+				if err := s.Commit(func(tx *Tx) error { tx.Release(); tx.Set("n", []byte{byte(n)}); return nil }); err != nil {
+					t.Fatal(err)
+				}
+				held = 0
+			}
+			if r.IntN(5) > 0 {
+				continue
+			}
+			again, err := Open(Options{Dir: crashed(t, s), Key: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkLeaves(t, again, n)
+			if blocks, err := again.Blocks(); err != nil || len(blocks) != held {
+				t.Fatalf("%d blocks (%v), want %d", len(blocks), err, held)
+			}
+			s.Close()
+			s = again
+		}
+		s.Close()
+	}
+}
+
+// The ring goes round many times, and what it still holds is put into Badger before it is overwritten.
+func TestRedoGoesRound(t *testing.T) {
+	s := open(t, t.TempDir())
+	noise := make([]byte, 50_000)
+	for i := range noise {
+		noise[i] = byte(rand.Int())
+	}
+	for i := range 100 {
+		err := s.Commit(func(tx *Tx) error {
+			tx.Set(fmt.Sprint("noise", i%7), noise[:1+rand.IntN(len(noise))])
+			tx.Set("last", []byte{byte(i)})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%9 != 0 {
+			continue
+		}
+		again := open(t, crashed(t, s))
+		if last, err := again.Get("last"); err != nil || last[0] != byte(i) {
+			t.Fatalf("after Commit %d a crash leaves %v %v", i, last, err)
+		}
+		again.Close()
 	}
 }
 
@@ -307,10 +477,12 @@ func TestDamageIsFound(t *testing.T) {
 	prepare := func(t *testing.T) (string, *Store) {
 		dir := t.TempDir()
 		s := open(t, dir)
-		for n := range int64(9) {
+		largeLeaf(t, s, testLeaf(0)) // the redo log cannot bring it back
+		for n := int64(1); n < 9; n++ {
 			appendLeaf(t, s, testLeaf(n))
 		}
-		return dir, s
+		s.Close()
+		return dir, open(t, dir)
 	}
 	overwrite := func(t *testing.T, s *Store, key []byte, change func([]byte) []byte) {
 		t.Helper()
@@ -381,38 +553,63 @@ func TestDamageIsFound(t *testing.T) {
 	})
 }
 
-// Badger opens without a word when its own files are gone. The witness tells.
+// Badger opens without a word when its own files are gone. The redo log tells, and Badger tells when the redo log is gone
+// or a frame in it.
 func TestVanishedFilesAreFound(t *testing.T) {
-	for _, pattern := range []string{"MANIFEST", "*.mem", "*"} {
-		dir := t.TempDir()
-		s := open(t, dir)
-		appendLeaf(t, s, testLeaf(0)) // the first Commit is witnessed; later ones now and then
-		db := filepath.Join(dir, "badger")
-		if pattern == "*.mem" { // as after a crash: the log is not flushed yet
-			kept := t.TempDir()
-			if err := os.CopyFS(filepath.Join(kept, "j"), os.DirFS(dir)); err != nil {
+	for name, damage := range map[string]func(t *testing.T, dir string){
+		"manifest":  func(t *testing.T, dir string) { removeAll(t, dir, "badger/MANIFEST") },
+		"memtables": func(t *testing.T, dir string) { removeAll(t, dir, "badger/*.mem") },
+		"badger":    func(t *testing.T, dir string) { removeAll(t, dir, "badger/*") },
+		"redo log":  func(t *testing.T, dir string) { removeAll(t, dir, redoName) },
+		"redo log cut short": func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, redoName), redoPage); err != nil {
 				t.Fatal(err)
 			}
-			dir, db = filepath.Join(kept, "j"), filepath.Join(kept, "j", "badger")
-		}
-		s.Close()
-		files, err := filepath.Glob(filepath.Join(db, pattern))
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: no such file (%v)", pattern, err)
-		}
-		for _, f := range files {
-			if err := os.Remove(f); err != nil {
+		},
+		"first frame": func(t *testing.T, dir string) {
+			path := filepath.Join(dir, redoName)
+			raw, err := os.ReadFile(path)
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-		var damage *DamageError
-		if s, err := Open(Options{Dir: dir}); !errors.As(err, &damage) {
-			t.Errorf("%s gone: %v", pattern, err)
+			raw[100] ^= 4
+			if err := os.WriteFile(path, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, t.TempDir())
+			largeLeaf(t, s, testLeaf(0))
+			appendLeaf(t, s, testLeaf(1))
+			appendLeaf(t, s, testLeaf(2))
+			dir := crashed(t, s)
+			if name == "manifest" { // it matters once Badger has tables
+				open(t, dir).Close()
+			}
+			damage(t, dir)
+			var found *DamageError
+			again, err := Open(Options{Dir: dir})
 			if err == nil {
-				s.Close()
+				again.Close()
 			}
-		} else {
+			if !errors.As(err, &found) {
+				t.Fatalf("got %v", err)
+			}
 			t.Log(err)
+		})
+	}
+}
+
+func removeAll(t *testing.T, dir, pattern string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: no such file (%v)", pattern, err)
+	}
+	for _, f := range files {
+		if err := os.Remove(f); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

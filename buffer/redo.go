@@ -1,0 +1,286 @@
+package buffer
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/klauspost/compress/flate"
+	"golang.org/x/sys/unix"
+)
+
+// The redo log is a file of fixed size in front of Badger. A Commit that is small is written there and nowhere else
+// before it returns: one write in place and one fdatasync, which costs a page of flash and, since every block of the
+// file was allocated when it was made, no change of the file system's own records. A Commit to Badger costs two files'
+// pages and a turn of the file system's journal, eight times as much. What gathers goes to Badger with the next large
+// Commit, and blocks that became a leaf by then never go there.
+//
+// The file is a ring of frames, each beginning on a page of its own: no write ever touches a page that holds another
+// frame, so a torn write damages only the frame that was being written. Frames are numbered by their Commit. Reading
+// takes the frames that follow Badger's state without a hole; a frame in front of a hole was acknowledged and is gone.
+const (
+	redoName  = "redo"
+	redoBytes = 1 << 20
+	redoPage  = 4096
+
+	redoMagic  = 0x48425231        // "HBR1"
+	redoHeader = 4 + 4 + 4 + 8 + 8 // magic, checksum of all that follows it, payload length, number, base
+	redoMost   = redoBytes / 4     // bytes of one frame; a larger Commit goes to Badger at once
+	redoPlain  = redoMost * 32     // bytes of one frame's records, uncompressed: bounds what a damaged frame may ask for
+	redoLevel  = flate.DefaultCompression
+	redoInfo   = "hubagent redo log v1" // HKDF's info: Badger and the redo log do not share a key
+)
+
+// frame is one Commit in the redo log.
+type frame struct {
+	number  int64 // of the Commit
+	base    int64 // number of the last Commit that was in Badger when this one was written
+	records []record
+}
+
+// redoFile is what the redo log needs of its file; tests put faults in between.
+type redoFile interface {
+	io.WriterAt
+	Datasync() error
+	Close() error
+}
+
+type dataFile struct{ *os.File }
+
+// Datasync returns when the file's data is on the disk. The time of its last change need not be, which saves a turn of
+// the file system's journal.
+func (f dataFile) Datasync() error {
+	for {
+		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// redo is the open log. It is not safe for concurrent use: the one Commit under way owns it.
+type redo struct {
+	file redoFile
+	pos  int64 // where the next frame goes, unless it has to wrap
+	used int64 // bytes that hold frames not in Badger yet, with what was left at the file's end
+	aead cipher.AEAD
+	pack *flate.Writer
+}
+
+// openRedo opens or makes the log and returns the frames that it holds, in no order. made says that there was none.
+func openRedo(dir string, key []byte) (r *redo, frames []frame, made bool, err error) {
+	r = &redo{}
+	if key != nil {
+		if r.aead, err = redoCipher(key); err != nil {
+			return nil, nil, false, fmt.Errorf("cannot use the journal's key: %w", err)
+		}
+	}
+	path := filepath.Join(dir, redoName)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		made = true
+		if err := makeRedo(path); err != nil {
+			return nil, nil, false, fmt.Errorf("cannot make the journal's redo log: %w", err)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("cannot open the journal's redo log: %w", err)
+	}
+	raw := make([]byte, redoBytes)
+	if _, err := io.ReadFull(f, raw); err != nil {
+		f.Close()
+		return nil, nil, false, &DamageError{dir, fmt.Sprintf("redo log: %v", err)}
+	}
+	r.file = dataFile{f}
+	last := int64(-1)
+	for at := int64(0); at < redoBytes; at += redoPage {
+		f, size, err := r.parse(raw[at:])
+		if err != nil {
+			r.file.Close()
+			return nil, nil, false, &DamageError{dir, fmt.Sprintf("redo log at byte %d: %v", at, err)}
+		}
+		if size == 0 {
+			continue
+		}
+		frames = append(frames, f)
+		if f.number > last {
+			last, r.pos = f.number, at+size
+		}
+	}
+	return r, frames, made, nil
+}
+
+func redoCipher(key []byte) (cipher.AEAD, error) {
+	derived, err := hkdf.Key(sha256.New, key, nil, redoInfo, 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(derived)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// makeRedo writes a file of zeros: blocks that were only reserved would have to be marked as written, one by one, in
+// the file system's journal.
+func makeRedo(path string) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, redoBytes))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes names that were made, changed or removed in a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// encode returns the frame as it stands on disk, in whole pages.
+func (r *redo) encode(f frame) ([]byte, error) {
+	var plain []byte
+	for _, rec := range f.records {
+		plain = binary.AppendUvarint(plain, uint64(len(rec.key)))
+		plain = append(plain, rec.key...)
+		if rec.value == nil {
+			plain = binary.AppendUvarint(plain, 0)
+			continue
+		}
+		plain = binary.AppendUvarint(plain, uint64(len(rec.value))+1)
+		plain = append(plain, rec.value...)
+	}
+	packed := bytes.NewBuffer(nil)
+	if r.pack == nil {
+		r.pack, _ = flate.NewWriter(nil, redoLevel) // fails only for a level that does not exist
+	}
+	r.pack.Reset(packed)
+	if _, err := r.pack.Write(plain); err != nil {
+		return nil, err
+	}
+	if err := r.pack.Close(); err != nil {
+		return nil, err
+	}
+	payload := packed.Bytes()
+	numbers := binary.BigEndian.AppendUint64(nil, uint64(f.number))
+	numbers = binary.BigEndian.AppendUint64(numbers, uint64(f.base))
+	if r.aead != nil {
+		payload = r.aead.Seal(nil, nil, payload, numbers)
+	}
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, roundUp(redoHeader+len(payload))), redoMagic)
+	b = binary.BigEndian.AppendUint32(b, 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
+	b = append(append(b, numbers...), payload...)
+	binary.BigEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli()))
+	return b[:roundUp(len(b))], nil // the rest is zeros
+}
+
+func roundUp(n int) int { return (n + redoPage - 1) / redoPage * redoPage }
+
+// parse reads the frame at the beginning of b. Size 0 means that there is none, or one that was not written to its
+// end. An error means that it is whole and cannot be understood.
+func (r *redo) parse(b []byte) (f frame, size int64, err error) {
+	if len(b) < redoHeader || binary.BigEndian.Uint32(b) != redoMagic {
+		return f, 0, nil
+	}
+	length := int64(binary.BigEndian.Uint32(b[8:]))
+	if length > int64(len(b)-redoHeader) || binary.BigEndian.Uint32(b[4:]) != crc32.Checksum(b[8:redoHeader+length], castagnoli()) {
+		return f, 0, nil
+	}
+	f.number = int64(binary.BigEndian.Uint64(b[12:]))
+	f.base = int64(binary.BigEndian.Uint64(b[20:]))
+	payload := b[redoHeader : redoHeader+length]
+	if r.aead != nil {
+		if payload, err = r.aead.Open(nil, nil, payload, b[12:redoHeader]); err != nil {
+			return f, 0, errors.New("it was written with another key, or without one")
+		}
+	}
+	plain, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(payload)), redoPlain+1))
+	if err != nil || len(plain) > redoPlain {
+		return f, 0, fmt.Errorf("a frame that is not ours, or was written with a key: %v", err)
+	}
+	if f.records, err = parseRecords(plain); err != nil {
+		return f, 0, err
+	}
+	return f, int64(roundUp(int(redoHeader + length))), nil
+}
+
+func parseRecords(b []byte) (list []record, err error) {
+	take := func() []byte {
+		n, w := binary.Uvarint(b)
+		if w <= 0 || n > uint64(len(b)-w) {
+			err = errors.New("records do not fit their frame")
+			return nil
+		}
+		field := b[w : w+int(n)]
+		b = b[w+int(n):]
+		return field
+	}
+	for len(b) > 0 && err == nil {
+		key := take()
+		if err != nil {
+			break
+		}
+		n, w := binary.Uvarint(b)
+		if w <= 0 || n > uint64(len(b)-w)+1 {
+			return nil, errors.New("records do not fit their frame")
+		}
+		b = b[w:]
+		rec := record{key: key}
+		if n > 0 {
+			rec.value, b = b[:n-1:n-1], b[n-1:]
+		}
+		list = append(list, rec)
+	}
+	return list, err
+}
+
+// fits says whether an encoded frame can be appended without overwriting what is not in Badger yet.
+func (r *redo) fits(size int64) bool {
+	_, used := r.place(size)
+	return used <= redoBytes
+}
+
+// place says where a frame goes, and what is in use with it.
+func (r *redo) place(size int64) (pos, used int64) {
+	if r.pos+size > redoBytes {
+		return 0, r.used + (redoBytes - r.pos) + size
+	}
+	return r.pos, r.used + size
+}
+
+// append writes an encoded frame and returns when it is on the disk.
+func (r *redo) append(b []byte) error {
+	pos, used := r.place(int64(len(b)))
+	if _, err := r.file.WriteAt(b, pos); err != nil {
+		return fmt.Errorf("redo log: %w", err)
+	}
+	if err := r.file.Datasync(); err != nil {
+		return fmt.Errorf("redo log: %w", err)
+	}
+	r.pos, r.used = pos+int64(len(b)), used
+	return nil
+}
+
+// release says that everything is in Badger.
+func (r *redo) release() { r.used = 0 }
