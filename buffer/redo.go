@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"unsafe"
 
 	"github.com/klauspost/compress/flate"
 	"golang.org/x/sys/unix"
@@ -67,6 +68,23 @@ func (f dataFile) Datasync() error {
 	}
 }
 
+// openData opens a file past the page cache where the file system can. Through the cache, a kernel that keeps files in
+// large folios takes the whole folio for changed, and counts or even writes a megabyte for a page.
+func openData(path string, flags int) (dataFile, error) {
+	f, err := os.OpenFile(path, flags|unix.O_DIRECT, 0o600)
+	if errors.Is(err, unix.EINVAL) {
+		f, err = os.OpenFile(path, flags, 0o600)
+	}
+	return dataFile{f}, err
+}
+
+// pages returns n bytes that begin on a page, as direct input and output wants them.
+func pages(n int) []byte {
+	b := make([]byte, n+redoPage)
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) % redoPage
+	return b[skip : skip+uintptr(n) : skip+uintptr(n)]
+}
+
 // redo is the open log. It is not safe for concurrent use: the one Commit under way owns it.
 type redo struct {
 	file redoFile
@@ -74,6 +92,7 @@ type redo struct {
 	used int64 // bytes that hold frames not in Badger yet, with what was left at the file's end
 	aead cipher.AEAD
 	pack *flate.Writer
+	page []byte // the frame being written, see pages
 }
 
 // openRedo opens or makes the log and returns the frames that it holds, in no order. made says that there was none.
@@ -91,16 +110,16 @@ func openRedo(dir string, key []byte) (r *redo, frames []frame, made bool, err e
 			return nil, nil, false, fmt.Errorf("cannot make the journal's redo log: %w", err)
 		}
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := openData(path, os.O_RDWR)
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("cannot open the journal's redo log: %w", err)
 	}
-	raw := make([]byte, redoBytes)
+	raw := pages(redoBytes)
 	if _, err := io.ReadFull(f, raw); err != nil {
 		f.Close()
 		return nil, nil, false, &DamageError{dir, fmt.Sprintf("redo log: %v", err)}
 	}
-	r.file = dataFile{f}
+	r.file = f
 	last := int64(-1)
 	for at := int64(0); at < redoBytes; at += redoPage {
 		f, size, err := r.parse(raw[at:])
@@ -134,11 +153,11 @@ func redoCipher(key []byte) (cipher.AEAD, error) {
 // makeRedo writes a file of zeros: blocks that were only reserved would have to be marked as written, one by one, in
 // the file system's journal.
 func makeRedo(path string) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := openData(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(make([]byte, redoBytes))
+	_, err = f.Write(pages(redoBytes))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
@@ -157,7 +176,7 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// encode returns the frame as it stands on disk, in whole pages.
+// encode returns the frame as it stands on disk, in whole pages. It is valid until the next call.
 func (r *redo) encode(f frame) ([]byte, error) {
 	var plain []byte
 	for _, rec := range f.records {
@@ -187,12 +206,17 @@ func (r *redo) encode(f frame) ([]byte, error) {
 	if r.aead != nil {
 		payload = r.aead.Seal(nil, nil, payload, numbers)
 	}
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, roundUp(redoHeader+len(payload))), redoMagic)
+	size := roundUp(redoHeader + len(payload))
+	if cap(r.page) < size {
+		r.page = pages(size)
+	}
+	b := binary.BigEndian.AppendUint32(r.page[:0], redoMagic)
 	b = binary.BigEndian.AppendUint32(b, 0)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
 	b = append(append(b, numbers...), payload...)
 	binary.BigEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli()))
-	return b[:roundUp(len(b))], nil // the rest is zeros
+	clear(b[len(b):size])
+	return b[:size], nil
 }
 
 func roundUp(n int) int { return (n + redoPage - 1) / redoPage * redoPage }

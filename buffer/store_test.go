@@ -203,14 +203,14 @@ func TestCommitFunctionFails(t *testing.T) {
 type faultyFile struct {
 	redoFile
 	failWrite, failSync, persist bool
-	torn                         bool // the first half of the failed write persists
+	torn                         bool // the first page of the failed write persists
 	undo                         func()
 }
 
 var errDisk = errors.New("input/output error")
 
 func (f *faultyFile) WriteAt(b []byte, off int64) (int, error) {
-	old := make([]byte, len(b))
+	old := pages(len(b))
 	if _, err := f.redoFile.(dataFile).ReadAt(old, off); err != nil {
 		return 0, err
 	}
@@ -222,7 +222,7 @@ func (f *faultyFile) WriteAt(b []byte, off int64) (int, error) {
 	case f.persist:
 		f.redoFile.WriteAt(b, off)
 	case f.torn:
-		f.redoFile.WriteAt(b[:len(b)/2], off)
+		f.redoFile.WriteAt(b[:redoPage], off)
 	}
 	return 0, errDisk
 }
