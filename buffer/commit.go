@@ -33,7 +33,8 @@ type Tx struct {
 	records []record
 	hashes  map[int64]tlog.Hash // by stored hash index, of leaves appended in this Tx
 	grown   bool
-	large   int // bytes of leaves
+	large   int  // bytes of leaves
+	direct  bool // not by way of the redo log
 	codec   *codec
 }
 
@@ -84,7 +85,7 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 
 // persist makes a Tx durable: in the redo log, or with everything that waits there in Badger.
 func (s *Store) persist(tx *Tx) error {
-	if tx.large >= directBytes {
+	if tx.direct || tx.large >= directBytes {
 		return s.flush(tx.records, tx.head)
 	}
 	b, err := s.redo.encode(frame{tx.head.commit, s.stored.commit, tx.records})
@@ -209,7 +210,7 @@ func (tx *Tx) Append(class Class, data []byte) (int64, error) {
 	tx.put(numberKey(hashPrefix, n), joined)
 	packed := tx.codec.encode([]byte{byte(class)}, data)
 	tx.large += len(packed)
-	tx.put(numberKey(leafPrefix, n), packed)
+	tx.put(numberKey(prefixOf(slices.Contains(tx.s.lasting, class)), n), packed)
 	tx.head.size++
 	tx.grown = true
 	return n, nil

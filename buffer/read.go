@@ -28,9 +28,25 @@ func (s *Store) Err() error {
 	return s.failed
 }
 
-// Leaf returns leaf n: ErrNotFound beyond the size, a *DamageError when its checksum does not match.
+// Leaf returns leaf n: ErrNotFound beyond the size, ErrDropped when Drop gave it up, a *DamageError when it is not there
+// for another reason or its checksum does not match.
 func (s *Store) Leaf(n int64) (Leaf, error) {
+	if n < 0 || n >= s.Size() {
+		return Leaf{}, fmt.Errorf("leaf %d: %w", n, ErrNotFound)
+	}
 	data, err := s.read(numberKey(leafPrefix, n))
+	if errors.Is(err, ErrNotFound) {
+		data, err = s.read(numberKey(lastingPrefix, n))
+	}
+	if errors.Is(err, ErrNotFound) {
+		var is bool
+		if is, err = s.wasDropped(n); err == nil {
+			err = &DamageError{s.dir, "it is not there"}
+			if is {
+				err = ErrDropped
+			}
+		}
+	}
 	if err != nil {
 		return Leaf{}, fmt.Errorf("leaf %d: %w", n, err)
 	}

@@ -13,10 +13,14 @@ import (
 
 // The key space. Numbers are big endian so that iteration is in order.
 const (
-	leafPrefix  = 'L' // leaf number: class, codec, data
-	hashPrefix  = 'H' // leaf number: the Merkle hashes that appending the leaf completed, level 0 first
-	blockPrefix = 'B' // block number: data
-	statePrefix = 'S' // name: data
+	leafPrefix           = 'L' // leaf number: class, codec, data
+	lastingPrefix        = 'E' // as leafPrefix, for leaves of lasting classes
+	hashPrefix           = 'H' // leaf number: the Merkle hashes that appending the leaf completed, level 0 first
+	droppedPrefix        = 'D' // first leaf of a range whose leaves, but for lasting ones, were dropped: its end
+	droppedLastingPrefix = 'F' // as droppedPrefix, for lasting ones
+	blockPrefix          = 'B' // block number: data
+	statePrefix          = 'S' // name: data
+	flushPrefix          = 'Z' // nothing; see remove
 )
 
 var headKey = []byte("head")
@@ -138,7 +142,10 @@ func (s *Store) unsealRecord(key, value []byte) ([]byte, error) {
 
 func keyName(key []byte) string {
 	if len(key) == 9 && key[0] != statePrefix {
-		kind := map[byte]string{leafPrefix: "leaf", hashPrefix: "hashes of leaf", blockPrefix: "block"}[key[0]]
+		kind := map[byte]string{
+			leafPrefix: "leaf", lastingPrefix: "leaf", hashPrefix: "hashes of leaf",
+			droppedPrefix: "range dropped from", droppedLastingPrefix: "range dropped from", blockPrefix: "block",
+		}[key[0]]
 		return fmt.Sprintf("%s %d", kind, binary.BigEndian.Uint64(key[1:]))
 	}
 	if len(key) > 0 && key[0] == statePrefix {

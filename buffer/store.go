@@ -69,14 +69,17 @@ type Options struct {
 	Dir string       // made with mode 0700 when absent
 	Key []byte       // AES key of 16, 24 or 32 bytes for encryption at rest; nil: none
 	Log *slog.Logger // for what Badger reports; nil: discarded
+
+	Lasting []Class // leaves that Stored and Drop treat apart from the others; what was appended stays as it was then
 }
 
 // Store is an open journal with its state. Its methods may be called from several goroutines at once; Commits are
 // carried out one after another.
 type Store struct {
-	dir  string
-	lock *os.File
-	db   *badger.DB
+	dir     string
+	lasting []Class
+	lock    *os.File
+	db      *badger.DB
 
 	commit sync.Mutex // held by the one Commit under way; guards the next three
 	codec  codec
@@ -117,7 +120,7 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: opts.Dir, lock: lock, grown: make(chan struct{}), pending: map[string][]byte{}}
+	s := &Store{dir: opts.Dir, lasting: opts.Lasting, lock: lock, grown: make(chan struct{}), pending: map[string][]byte{}}
 	s.write = s.writeBadger
 	if err := s.open(opts); err != nil {
 		return nil, errors.Join(err, s.release())
@@ -224,17 +227,23 @@ func (s *Store) recover(key []byte) error {
 	if err := s.replay(key); err != nil {
 		return err
 	}
+	if err := s.finishDrops(); err != nil {
+		return err
+	}
 	leaves, hashes, err := s.count()
 	if err != nil {
 		return err
 	}
-	if leaves != s.head.size || hashes != s.head.size {
+	if leaves < s.head.size {
+		return damage("leaf %d of %d is not there", leaves, s.head.size)
+	}
+	if leaves > s.head.size || hashes != s.head.size {
 		return damage("it should hold %d leaves, and holds %d with %d hashes", s.head.size, leaves, hashes)
 	}
 	if s.head.size == 0 {
 		return nil
 	}
-	if _, err := s.Leaf(s.head.size - 1); err != nil {
+	if _, err := s.Leaf(s.head.size - 1); err != nil && !errors.Is(err, ErrDropped) {
 		return err
 	}
 	root, err := tlog.TreeHash(s.head.size, s)
@@ -302,26 +311,57 @@ func (s *Store) replay(key []byte) error {
 	return s.flush(nil, s.head)
 }
 
-// count walks the keys of leaves and hashes and returns how many are numbered without a hole from 0.
+// count walks the keys of leaves and hashes and returns how many are numbered without a hole from 0. Where leaves were
+// dropped there is no hole.
 func (s *Store) count() (leaves, hashes int64, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {
-		leaves, hashes = consecutive(txn, leafPrefix), consecutive(txn, hashPrefix)
-		return nil
+		dropped, err := s.dropped(txn, false)
+		if err != nil {
+			return err
+		}
+		lasting, err := s.dropped(txn, true)
+		dropped = append(dropped, lasting...)
+		slices.SortFunc(dropped, func(a, b Range) int { return cmp.Compare(a.First, b.First) })
+		leaves, hashes = consecutive(txn, dropped, leafPrefix, lastingPrefix), consecutive(txn, nil, hashPrefix)
+		return err
 	})
 	return leaves, hashes, err
 }
 
-func consecutive(txn *badger.Txn, prefix byte) int64 {
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
-	defer it.Close()
-	n := int64(0)
-	for it.Rewind(); it.Valid() && string(it.Item().Key()) == string(numberKey(prefix, n)); it.Next() {
-		n++
+func consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
+	var its []*badger.Iterator
+	for _, prefix := range prefixes {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
+		defer it.Close()
+		it.Rewind()
+		its = append(its, it)
 	}
-	return n
+	for {
+		found := false
+		for _, it := range its {
+			for it.Valid() && keyNumber(it.Item().Key()) < n { // the lasting ones of a dropped range
+				it.Next()
+			}
+			if it.Valid() && keyNumber(it.Item().Key()) == n {
+				it.Next()
+				found = true
+			}
+		}
+		if found {
+			n++
+			continue
+		}
+		for len(dropped) > 0 && dropped[0].End <= n {
+			dropped = dropped[1:]
+		}
+		if len(dropped) == 0 || dropped[0].First > n {
+			return n
+		}
+		n = dropped[0].End
+	}
 }
 
-// Maintain gives back the disk space of deleted blocks until ctx ends.
+// Maintain gives back the disk space of records that were deleted or replaced until ctx ends.
 func (s *Store) Maintain(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
@@ -330,21 +370,17 @@ func (s *Store) Maintain(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			for s.collect() == nil && ctx.Err() == nil {
+			s.commit.Lock()
+			var err error
+			if s.Err() == nil && s.checkSpace() == nil {
+				err = s.collect()
+			}
+			s.commit.Unlock()
+			if err != nil {
+				return err
 			}
 		}
 	}
-}
-
-// collect rewrites one value log file of which at least half is garbage; the error says that there is none. It holds
-// Commits back meanwhile: what it rewrites fills tables, too.
-func (s *Store) collect() error {
-	s.commit.Lock()
-	defer s.commit.Unlock()
-	if err := s.compact(); err != nil {
-		return err
-	}
-	return s.db.RunValueLogGC(0.5)
 }
 
 // compact merges Badger's newest tables into its tree when there are enough of them. Badger's own compactors look for
@@ -363,7 +399,16 @@ func (s *Store) compact() error {
 // Usage returns the bytes that the store's files take on disk, in whole blocks as du counts them, and the bytes free
 // for this process on their file system.
 func (s *Store) Usage() (used, free int64, err error) {
-	err = filepath.WalkDir(s.dir, func(path string, d os.DirEntry, err error) error {
+	if used, err = usage(s.dir); err != nil {
+		return 0, 0, err
+	}
+	free, err = s.free()
+	return used, free, err
+}
+
+// usage is what du says of a folder, but for the folders themselves.
+func usage(dir string) (used int64, err error) {
+	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return nil // a file that compaction removed meanwhile
 		}
@@ -373,11 +418,7 @@ func (s *Store) Usage() (used, free int64, err error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return 0, 0, err
-	}
-	free, err = s.free()
-	return used, free, err
+	return used, err
 }
 
 func (s *Store) free() (int64, error) {
