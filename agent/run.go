@@ -67,12 +67,16 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	if err != nil {
 		return err
 	}
-	store, err := buffer.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: secret.Journal, Log: log})
+	store, err := buffer.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: secret.Journal, Log: log, Lasting: record.Lasting()})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	epoch, err := record.Begin(store, cfg, secret.Public, version, clock())
+	if err != nil {
+		return err
+	}
+	quota, err := record.QuotaOf(store, cfg)
 	if err != nil {
 		return err
 	}
@@ -95,6 +99,11 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 		if err != nil {
 			return err
 		}
+	}
+
+	keeper := record.Quota{Bytes: quota, Store: store, Epoch: epoch, Clock: clock, Log: log}
+	if a.uplink != nil {
+		keeper.Acked, keeper.Lost = a.uplink.Acked, a.uplink.Gone
 	}
 
 	// Each stage ends by itself when the one before it has; behind gives the later ones their time after ctx.
@@ -120,6 +129,7 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	}()
 	others.Go(func() { a.serveStatus(behind) })
 	others.Go(func() { store.Maintain(behind) })
+	others.Go(func() { keeper.Run(behind) })
 	others.Go(func() { a.notify(behind) })
 
 	select {

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,19 +23,48 @@ type Range struct {
 // Options.Lasting names, or all others. Damage beyond the keys is not looked for. Stop early when Drop is to be called:
 // a value log is not removed while it may be read.
 func (s *Store) Stored(first int64, lasting bool) iter.Seq2[int64, int64] {
+	prefix := prefixOf(lasting)
 	return func(yield func(n, size int64) bool) {
+		waiting := s.waiting(prefix, first) // before Badger is looked at: what moves there meanwhile is seen twice, not missed
 		s.db.View(func(txn *badger.Txn) error {
-			prefix := prefixOf(lasting)
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
 			defer it.Close()
 			for it.Seek(numberKey(prefix, first)); it.Valid(); it.Next() {
-				if !yield(keyNumber(it.Item().Key()), it.Item().EstimatedSize()) {
+				n := keyNumber(it.Item().Key())
+				for len(waiting) > 0 && waiting[0][0] < n {
+					if !yield(waiting[0][0], waiting[0][1]) {
+						return nil
+					}
+					waiting = waiting[1:]
+				}
+				if len(waiting) > 0 && waiting[0][0] == n {
+					waiting = waiting[1:]
+				}
+				if !yield(n, it.Item().EstimatedSize()) {
+					return nil
+				}
+			}
+			for _, w := range waiting {
+				if !yield(w[0], w[1]) {
 					break
 				}
 			}
 			return nil
 		})
 	}
+}
+
+// waiting returns number and size of the numbered records from first on that are not in Badger yet, in order.
+func (s *Store) waiting(prefix byte, first int64) (list [][2]int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, value := range s.pending {
+		if key[0] == prefix && value != nil && keyNumber([]byte(key)) >= first {
+			list = append(list, [2]int64{keyNumber([]byte(key)), int64(len(key) + len(value))})
+		}
+	}
+	slices.SortFunc(list, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+	return list
 }
 
 func prefixOf(lasting bool) byte {
@@ -121,6 +151,36 @@ func (s *Store) dropped(txn *badger.Txn, lasting bool) (list []Range, err error)
 			return nil, err
 		}
 		list = append(list, r)
+	}
+	return list, nil
+}
+
+// Gone returns the leaves that were dropped and are not there, in order. It looks at every key: call it at a start.
+func (s *Store) Gone() (list []Range, err error) {
+	next := [2]int64{} // the next leaf stored at or after n, of the others and of the lasting
+	stored := [2]func() (int64, int64, bool){}
+	for i, lasting := range []bool{false, true} {
+		pull, stop := iter.Pull2(s.Stored(0, lasting))
+		defer stop()
+		stored[i] = pull
+		next[i] = -1
+	}
+	size := s.Size()
+	for n := int64(0); n < size; {
+		for i, pull := range stored {
+			for next[i] < n {
+				var more bool
+				if next[i], _, more = pull(); !more {
+					next[i] = size
+				}
+			}
+		}
+		if end := min(next[0], next[1], size); end > n {
+			list = append(list, Range{n, end})
+			n = end
+			continue
+		}
+		n++
 	}
 	return list, nil
 }

@@ -33,6 +33,7 @@ type Gateway struct {
 type Journal struct {
 	SyncInterval time.Duration `yaml:"sync_interval"` // a reading is durable at most this long after its poll; default 2 s
 	LeafInterval time.Duration `yaml:"leaf_interval"` // readings of this long become one leaf; default 60 s
+	Quota        Bytes         `yaml:"quota"`         // most disk space; 0: 2 GB or 40 % of what is free at the first start
 }
 
 // Uplink says where leaves go. Without brokers the agent only journals and shows its page.

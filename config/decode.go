@@ -120,6 +120,16 @@ func (d *document) decodeScalar(n ast.ScalarNode, v reflect.Value, path string) 
 		}
 		*target = parsed
 		return true
+	case *Bytes:
+		if kind != plainText && kind != quotedText {
+			return false
+		}
+		size, err := ParseBytes(text)
+		if err != nil {
+			d.report(path, err.Error(), "write a whole number with its unit, MB or GB: 512MB, 2GB")
+		}
+		*target = size
+		return true
 	case **time.Location:
 		if kind != plainText && kind != quotedText {
 			return false
@@ -252,6 +262,8 @@ func wanted(v reflect.Value) (what, mend string) {
 	switch v.Interface().(type) {
 	case time.Duration:
 		return "a duration with its unit", "write ms, s, m or h behind the number: 10s"
+	case Bytes:
+		return "a size with its unit", "write MB or GB behind the number: 512MB"
 	case *time.Location:
 		return "a time zone", "write an IANA name, for example Asia/Shanghai"
 	case Bits:

@@ -232,6 +232,18 @@ var wrongForm = []wrong{
 	{"negative duration", "state: state", "state: state\njournal: {sync_interval: -2s}", []string{
 		"5:26: journal.sync_interval: -2s is out of range; write 100ms to 30s",
 	}},
+	{"quota without unit", "state: state", "state: state\njournal: {quota: 512}", []string{
+		"5:18: journal.quota: is the number 512 and should be a size with its unit; write MB or GB behind the number: 512MB",
+	}},
+	{"quota with a wrong unit", "state: state", "state: state\njournal: {quota: 512mb}", []string{
+		`5:18: journal.quota: "512mb" is not a size; write a whole number with its unit, MB or GB: 512MB, 2GB`,
+	}},
+	{"quota out of range", "state: state", "state: state\njournal: {quota: 65GB}", []string{
+		"5:18: journal.quota: 65GB is out of range; write 64MB to 64GB",
+	}},
+	{"quota too small", "state: state", "state: state\njournal: {quota: 0MB}", []string{
+		"5:18: journal.quota: 0MB is out of range; write 64MB to 64GB",
+	}},
 	{"leaf shorter than sync", "state: state", "state: state\njournal: {sync_interval: 10s, leaf_interval: 5s}", []string{
 		"5:46: journal.leaf_interval: 5s is less than sync_interval, 10s; write the same or more: a leaf is made of what is synced",
 	}},

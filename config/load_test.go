@@ -31,6 +31,7 @@ func TestDefaults(t *testing.T) {
 		"state":               c.State == "/etc/hubagent/state",
 		"sync_interval":       c.Journal.SyncInterval == 2*time.Second,
 		"leaf_interval":       c.Journal.LeafInterval == time.Minute,
+		"quota":               c.Journal.Quota == 0,
 		"checkpoint_interval": c.Uplink.CheckpointInterval == 15*time.Minute,
 		"keep_alive":          c.Uplink.KeepAlive == 20*time.Second,
 		"reconnect_max":       c.Uplink.ReconnectMax == 10*time.Minute,

@@ -37,6 +37,41 @@ func ParseDecimal(text string) (Decimal, error) {
 	return Decimal{Mantissa: mantissa, Exponent: -len(fraction)}, nil
 }
 
+// Bytes is a size. It is written with a decimal unit: 256MB is 256,000,000 bytes.
+type Bytes int64
+
+// The units of Bytes.
+const (
+	MB Bytes = 1_000_000
+	GB       = 1000 * MB
+)
+
+// ParseBytes reads a whole number with its unit, MB or GB.
+func ParseBytes(text string) (Bytes, error) {
+	for _, u := range []struct {
+		name string
+		size Bytes
+	}{{"GB", GB}, {"MB", MB}} {
+		digits, ok := strings.CutSuffix(text, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSuffix(digits, " "), 10, 32)
+		if err == nil && n >= 0 {
+			return Bytes(n) * u.size, nil
+		}
+	}
+	return 0, fmt.Errorf("%s is not a size", quote(text))
+}
+
+// String is the size as ParseBytes reads it; below a megabyte it is rounded down.
+func (b Bytes) String() string {
+	if b >= GB && b%GB == 0 {
+		return fmt.Sprintf("%dGB", b/GB)
+	}
+	return fmt.Sprintf("%dMB", b/MB)
+}
+
 // Float64 is the float64 nearest to the scale.
 func (s Decimal) Float64() float64 {
 	if s.Exponent < 0 { // one rounding only: mantissa and power are exact

@@ -26,6 +26,7 @@ const (
 	KindData    Kind = "data"    // readings of a leaf interval
 	KindEvent   Kind = "event"   // a contact that changed, sent at once
 	KindFault   Kind = "fault"   // a device that stopped answering, or answers again, sent at once
+	KindGap     Kind = "gap"     // leaves of this epoch that were given up before the platform had them
 )
 
 // Clock states of a leaf.
@@ -248,5 +249,11 @@ func SplitLines(payload []byte) [][]byte {
 	return lines
 }
 
-// Class is the kind in one byte, as the journal keeps it beside the leaf.
-func (k Kind) Class() byte { return k[0] }
+// Class is the kind in one byte, as the journal keeps it beside the leaf: its first letter, as long as no two kinds share
+// one.
+func (k Kind) Class() byte {
+	if k == KindGap {
+		return 'p'
+	}
+	return k[0]
+}

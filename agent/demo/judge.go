@@ -66,7 +66,7 @@ func openJournal(path string) (*buffer.Store, record.Epoch, error) {
 	if err != nil {
 		return nil, record.Epoch{}, err
 	}
-	store, err := buffer.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: k.Journal})
+	store, err := buffer.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: k.Journal, Lasting: record.Lasting()})
 	if err != nil {
 		return nil, record.Epoch{}, err
 	}

@@ -62,6 +62,7 @@ type Uplink struct {
 
 	mu    sync.Mutex
 	acked contract.SeqSet
+	gone  contract.SeqSet // leaves that the journal gave up, for want of space; a gap leaf tells the platform
 	stats Stats
 }
 
@@ -85,18 +86,44 @@ func New(o Options) (*Uplink, error) {
 			return nil, fmt.Errorf("state %q: %w", stateAcked, err)
 		}
 	}
+	gone, err := o.Store.Gone()
+	if err != nil {
+		return nil, err
+	}
+	u.Gone(gone)
 	u.stats.Since = time.Now()
 	return u, nil
+}
+
+// Gone tells the uplink that leaves are no longer in the journal.
+func (u *Uplink) Gone(list []buffer.Range) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, r := range list {
+		u.gone.Add(r.First, r.End-1)
+	}
+}
+
+// Acked is what the platform acknowledged.
+func (u *Uplink) Acked() contract.SeqSet {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.acked.Clone()
 }
 
 // Stats returns the present figures.
 func (u *Uplink) Stats() Stats {
 	size := u.o.Store.Size()
 	u.mu.Lock()
-	s, first := u.stats, u.acked.NextMissing(0)
+	s, first := u.stats, u.nextWaiting(0)
 	s.Acknowledged = u.acked.Count()
+	settled := u.acked.Clone()
+	for _, r := range u.gone.Have {
+		settled.Add(r[0], r[1])
+	}
+	settled.Add(0, u.gone.Next-1)
 	u.mu.Unlock()
-	s.Waiting = size - s.Acknowledged
+	s.Waiting = size - settled.Count()
 	if first < size {
 		s.OldestWaiting = u.committedAt(first)
 	}
@@ -246,13 +273,27 @@ func (u *Uplink) isAcked(n int64) bool {
 func (u *Uplink) nextUnacked(n int64) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.acked.NextMissing(n)
+	return u.nextWaiting(n)
+}
+
+// nextWaiting is the first leaf from n on that is neither acknowledged nor gone. The caller holds u.mu.
+func (u *Uplink) nextWaiting(n int64) int64 {
+	for {
+		next := u.gone.NextMissing(u.acked.NextMissing(n))
+		if next == n {
+			return n
+		}
+		n = next
+	}
 }
 
 // leaf reads a leaf to send. One that is damaged on disk cannot be sent and must not keep back the others: it is said
 // once, and stays waiting. ok is false for it.
 func (u *Uplink) leaf(n int64) (leaf buffer.Leaf, ok bool, err error) {
 	leaf, err = u.o.Store.Leaf(n)
+	if errors.Is(err, buffer.ErrDropped) { // meanwhile
+		return leaf, false, nil
+	}
 	var damage *buffer.DamageError
 	if errors.As(err, &damage) {
 		if !u.holes.Contains(n) {

@@ -1,0 +1,188 @@
+package record
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"hubagent/agent/contract"
+	"hubagent/buffer"
+	"hubagent/config"
+)
+
+// Lasting are the classes of leaves that a full quota takes last: there are few of them, and they say what happened.
+func Lasting() []buffer.Class {
+	var list []buffer.Class
+	for _, k := range []contract.Kind{contract.KindGenesis, contract.KindMeta, contract.KindEvent, contract.KindFault, contract.KindGap} {
+		list = append(list, buffer.Class(k.Class()))
+	}
+	return list
+}
+
+// The disk space of a journal whose config names none.
+const (
+	defaultQuota = 2 * config.GB
+	quotaOfFree  = 0.4
+)
+
+const stateQuota = "quota" // bytes, as found out at the first start
+
+// Quota keeps a journal within its disk space: it gives up leaves that the platform has, oldest first; then those that
+// it does not have, and tells of them in a gap leaf; lasting ones after all others.
+type Quota struct {
+	Bytes int64 // most disk space, as du counts it
+	Store *buffer.Store
+	Epoch Epoch
+	Clock Clock
+	Log   *slog.Logger
+	Acked func() contract.SeqSet    // what the platform has; nil: without an uplink
+	Lost  func(list []buffer.Range) // told of leaves that the platform will not get; may be nil
+}
+
+// QuotaOf is the journal's quota: the configured one, or the default that was found out at the first start.
+func QuotaOf(store *buffer.Store, cfg *config.Config) (int64, error) {
+	if cfg.Journal.Quota > 0 {
+		return int64(cfg.Journal.Quota), nil
+	}
+	quota := int64(0)
+	if err := getState(store, stateQuota, &quota); err != nil || quota > 0 {
+		return quota, err
+	}
+	used, free, err := store.Usage()
+	if err != nil {
+		return 0, err
+	}
+	quota = min(int64(defaultQuota), int64(quotaOfFree*float64(used+free)))
+	return quota, store.Commit(func(tx *buffer.Tx) error { return setState(tx, stateQuota, quota) })
+}
+
+// checkInterval is how often the disk space is looked at. A gateway writes some 10 kB in this time.
+const checkInterval = 10 * time.Second
+
+// margin is kept free below the quota, for what giving space back needs first: tables and a value log written again.
+func (q Quota) margin() int64 { return 8<<20 + q.Bytes/25 }
+
+// Run looks after the quota until ctx ends. It returns early only when the journal failed.
+func (q Quota) Run(ctx context.Context) error {
+	tick := time.NewTicker(checkInterval)
+	defer tick.Stop()
+	said := false
+	for {
+		err := q.keep()
+		if q.Store.Err() != nil {
+			return nil // whoever commits next reports it
+		}
+		if err != nil && !said {
+			q.Log.Error("journal cannot be kept within its quota", "err", err)
+		}
+		said = err != nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// keep gives up leaves when the journal is near its quota.
+func (q Quota) keep() error {
+	used, _, err := q.Store.Usage()
+	if err != nil || used < q.Bytes-q.margin() {
+		return err
+	}
+	gave, err := q.give(max(q.Bytes/20, used-(q.Bytes-q.margin())))
+	if err == nil && !gave {
+		err = fmt.Errorf("nothing is left to give up, and it takes %d MB of %d MB", used/1e6, q.Bytes/1e6)
+	}
+	return err
+}
+
+// give gives up leaves of a size, as far as there are any.
+func (q Quota) give(want int64) (gave bool, err error) {
+	acked := contract.SeqSet{}
+	if q.Acked != nil {
+		acked = q.Acked()
+	}
+	for _, lasting := range []bool{false, true} {
+		for _, lost := range []bool{false, true} {
+			r, leaves, size := q.oldest(lasting, want, func(n int64) bool { return acked.Contains(n) != lost })
+			if leaves == nil {
+				continue
+			}
+			if err := q.drop(r, leaves, lasting, lost); err != nil {
+				return gave, err
+			}
+			gave = true
+			if want -= size; want <= 0 {
+				return gave, nil
+			}
+		}
+	}
+	return gave, nil
+}
+
+// oldest gathers the first run of leaves that match, up to a size; leaves that are not stored do not end it. The last
+// leaf of the journal is not given up: it is being sent.
+func (q Quota) oldest(lasting bool, most int64, match func(n int64) bool) (r buffer.Range, leaves []int64, size int64) {
+	end := q.Store.Size() - 1
+	for n, bytes := range q.Store.Stored(0, lasting) {
+		switch {
+		case n >= end, size >= most, len(leaves) > 0 && !match(n):
+			return r, leaves, size
+		case !match(n):
+			continue
+		}
+		if len(leaves) == 0 {
+			r.First = n
+		}
+		r.End, leaves, size = n+1, append(leaves, n), size+bytes
+	}
+	return r, leaves, size
+}
+
+// gap is what a leaf of KindGap says: leaves that nobody will ever get.
+type gap struct {
+	Why    string     `json:"why"`
+	Leaves [][2]int64 `json:"leaves"` // first and last of each run
+}
+
+func (q Quota) drop(r buffer.Range, leaves []int64, lasting, lost bool) error {
+	runs := runs(leaves)
+	err := q.Store.Drop(r, lasting, func(tx *buffer.Tx) error {
+		if !lost {
+			return nil
+		}
+		g := gap{Why: "quota"}
+		for _, run := range runs {
+			g.Leaves = append(g.Leaves, [2]int64{run.First, run.End - 1})
+		}
+		_, err := appendDocument(tx, q.Epoch, contract.KindGap, q.Clock(), g)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	log := q.Log.Info
+	if lost {
+		log = q.Log.Warn
+		if q.Lost != nil {
+			q.Lost(runs)
+		}
+	}
+	log("journal gave up its oldest leaves for its quota", "first", r.First, "last", r.End-1, "leaves", len(leaves), "platform has them", !lost)
+	return nil
+}
+
+// runs makes ranges of sorted numbers.
+func runs(numbers []int64) (list []buffer.Range) {
+	for _, n := range numbers {
+		if last := len(list) - 1; last >= 0 && list[last].End == n {
+			list[last].End++
+			continue
+		}
+		list = append(list, buffer.Range{First: n, End: n + 1})
+	}
+	return slices.Clip(list)
+}
