@@ -33,8 +33,9 @@ type Tx struct {
 	records []record
 	hashes  map[int64]tlog.Hash // by stored hash index, of leaves appended in this Tx
 	grown   bool
-	large   int  // bytes of leaves
-	direct  bool // not by way of the redo log
+	large   int   // bytes of leaves
+	direct  bool  // not by way of the redo log
+	need    int64 // bytes that must be free where it goes to Badger
 	codec   *codec
 }
 
@@ -54,7 +55,7 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 	if failed != nil {
 		return failed
 	}
-	tx := &Tx{s: s, head: h, codec: &s.codec}
+	tx := &Tx{s: s, head: h, codec: &s.codec, need: reserveBytes}
 	if err := fn(tx); err != nil {
 		return err
 	}
@@ -86,18 +87,18 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 // persist makes a Tx durable: in the redo log, or with everything that waits there in Badger.
 func (s *Store) persist(tx *Tx) error {
 	if tx.direct || tx.large >= directBytes {
-		return s.flush(tx.records, tx.head)
+		return s.flush(tx.records, tx.head, tx.need)
 	}
 	b, err := s.redo.encode(frame{tx.head.commit, s.stored.commit, tx.records})
 	if err != nil {
 		return fmt.Errorf("cannot write to journal %s: %w", s.dir, err)
 	}
 	if len(b) > redoMost {
-		return s.flush(tx.records, tx.head)
+		return s.flush(tx.records, tx.head, tx.need)
 	}
 	if len(s.pending)+len(tx.records) > mostPending || !s.redo.fits(int64(len(b))) {
 		// What waits goes first, as it is: the frame's base changes with it.
-		if err := s.flush(nil, s.head); err != nil {
+		if err := s.flush(nil, s.head, tx.need); err != nil {
 			return err
 		}
 		if b, err = s.redo.encode(frame{tx.head.commit, s.stored.commit, tx.records}); err != nil {
@@ -130,9 +131,9 @@ func (s *Store) mayStore(key []byte) bool {
 }
 
 // flush writes what waits, and further records after it, to Badger in one transaction. h is the head among them. Too
-// little space is found before anything is written.
-func (s *Store) flush(further []record, h head) error {
-	if err := s.checkSpace(); err != nil {
+// little space, less than need, is found before anything is written.
+func (s *Store) flush(further []record, h head, need int64) error {
+	if err := s.checkSpace(need); err != nil {
 		return err
 	}
 	if err := s.compact(); err != nil {

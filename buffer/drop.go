@@ -90,7 +90,14 @@ func (s *Store) Drop(r Range, lasting bool, fn func(tx *Tx) error) error {
 	if r.First < 0 || r.First >= r.End || r.End > s.Size() {
 		return fmt.Errorf("cannot drop leaves %d to %d of %d", r.First, r.End-1, s.Size())
 	}
-	err := s.Commit(func(tx *Tx) error {
+	s.commit.Lock()
+	err := s.makeSpace(openBytes)
+	s.commit.Unlock()
+	if err != nil {
+		return err
+	}
+	err = s.Commit(func(tx *Tx) error {
+		tx.need = openBytes
 		tx.direct = true // what waits in the redo log may be leaves of the range
 		first, err := s.joined(r, lasting)
 		if err != nil {
@@ -231,7 +238,7 @@ func (s *Store) holds(r Range, lasting bool) bool {
 // rewritten without the keys: a delete that is a key of its own would free nothing before it was compacted down to
 // them. The caller holds s.commit: Badger takes no writes meanwhile.
 func (s *Store) remove(r Range, lasting bool) error {
-	if err := s.checkSpace(); err != nil {
+	if err := s.makeSpace(openBytes); err != nil {
 		return err
 	}
 	// Badger counts what a value log holds in vain only for keys that it finds in tables. Its newest keys, with leaves of a

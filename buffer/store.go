@@ -110,6 +110,10 @@ const (
 // under it does not fail a write but kills the process with SIGBUS, and again at every start.
 const reserveBytes = 2*valueLogFileBytes + 6*memTableBytes + 8<<20
 
+// openBytes must be free to open and close Badger, which writes its memtable as a table then, to put the redo log's
+// frames into it, and to drop leaves, which rewrites tables. It is less than the ballast leaves when it is given up.
+const openBytes = valueLogFileBytes + 6*memTableBytes
+
 // Open opens the store in opts.Dir, making it when there is none. Opening is recovery: there is no other path after a
 // crash. Errors: ErrInUse, a *DamageError, or one that names the folder and what is wrong with it.
 func Open(opts Options) (*Store, error) {
@@ -129,7 +133,7 @@ func Open(opts Options) (*Store, error) {
 }
 
 func (s *Store) open(opts Options) (err error) {
-	if err := s.checkSpace(); err != nil {
+	if err := s.makeSpace(openBytes); err != nil {
 		return err
 	}
 	log := opts.Log
@@ -152,6 +156,7 @@ func (s *Store) open(opts Options) (err error) {
 		WithCompression(options.None).
 		WithBlockCacheSize(0).
 		WithDetectConflicts(false).
+		WithBypassLockGuard(true). // there is a lock of our own, see release
 		WithMetricsEnabled(false)
 	if opts.Key != nil {
 		o = o.WithEncryptionKey(opts.Key).WithBlockCacheSize(cacheBytes).WithIndexCacheSize(cacheBytes)
@@ -163,7 +168,10 @@ func (s *Store) open(opts Options) (err error) {
 	case err != nil:
 		return &DamageError{s.dir, err.Error()}
 	}
-	return s.recover(opts.Key)
+	if err := s.recover(opts.Key); err != nil {
+		return err
+	}
+	return s.makeBallast()
 }
 
 // openBadger turns Badger's panics on damaged tables into errors.
@@ -202,7 +210,10 @@ func (s *Store) Close() error {
 	defer s.commit.Unlock()
 	var err error
 	if s.Err() == nil && len(s.pending) > 0 {
-		err = s.flush(nil, s.head)
+		err = s.makeSpace(openBytes)
+		if err == nil {
+			err = s.flush(nil, s.head, openBytes)
+		}
 	}
 	return errors.Join(err, s.release())
 }
@@ -212,7 +223,12 @@ func (s *Store) release() (err error) {
 		err = s.redo.file.Close()
 	}
 	if s.db != nil {
-		err = errors.Join(err, s.db.Close())
+		// On a full disk Badger would die in writing its memtable. Left as it is, it is what a crash leaves: all is there.
+		if full := s.makeSpace(openBytes); full != nil {
+			err = errors.Join(err, full)
+		} else {
+			err = errors.Join(err, s.db.Close())
+		}
 	}
 	return errors.Join(err, s.lock.Close())
 }
@@ -308,7 +324,7 @@ func (s *Store) replay(key []byte) error {
 	if len(s.pending) == 0 {
 		return nil
 	}
-	return s.flush(nil, s.head)
+	return s.flush(nil, s.head, openBytes/2)
 }
 
 // count walks the keys of leaves and hashes and returns how many are numbered without a hole from 0. Where leaves were
@@ -372,8 +388,8 @@ func (s *Store) Maintain(ctx context.Context) error {
 		case <-tick.C:
 			s.commit.Lock()
 			var err error
-			if s.Err() == nil && s.checkSpace() == nil {
-				err = s.collect()
+			if s.Err() == nil && s.checkSpace(reserveBytes) == nil {
+				err = errors.Join(s.collect(), s.makeBallast())
 			}
 			s.commit.Unlock()
 			if err != nil {
@@ -429,10 +445,10 @@ func (s *Store) free() (int64, error) {
 	return int64(fs.Bavail) * int64(fs.Bsize), nil
 }
 
-func (s *Store) checkSpace() error {
+func (s *Store) checkSpace(need int64) error {
 	free, err := s.free()
-	if err == nil && free < reserveBytes {
-		err = fmt.Errorf("cannot write to journal %s: only %d MB are free on its disk, it needs %d MB", s.dir, free>>20, reserveBytes>>20)
+	if err == nil && free < need {
+		err = fmt.Errorf("cannot write to journal %s: only %d MB are free on its disk, it needs %d MB", s.dir, free>>20, need>>20)
 	}
 	return err
 }

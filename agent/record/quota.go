@@ -62,7 +62,7 @@ func QuotaOf(store *buffer.Store, cfg *config.Config) (int64, error) {
 const checkInterval = 10 * time.Second
 
 // margin is kept free below the quota, for what giving space back needs first: tables and a value log written again.
-func (q Quota) margin() int64 { return 8<<20 + q.Bytes/25 }
+func (q Quota) margin() int64 { return 6<<20 + q.Bytes/50 }
 
 // Run looks after the quota until ctx ends. It returns early only when the journal failed.
 func (q Quota) Run(ctx context.Context) error {

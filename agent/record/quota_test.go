@@ -17,7 +17,7 @@ import (
 
 // An outage without end: minute by minute a leaf of 36 kB, as 145 devices with 1,310 readings every 10 s make it, and an
 // event an hour. The journal stays within its quota, most of which holds leaves, and its gap leaves name exactly what is
-// gone. HUB_OUTAGE_DAYS and HUB_QUOTA_MB ask for more than a plain run's day and a half and 64 MB.
+// gone. HUB_OUTAGE_DAYS and HUB_QUOTA_MB ask for more than a plain run's five days and 160 MB.
 func TestQuotaInAnOutage(t *testing.T) {
 	number := func(name string, byDefault float64) float64 {
 		if text := os.Getenv(name); text != "" {
@@ -29,7 +29,7 @@ func TestQuotaInAnOutage(t *testing.T) {
 		}
 		return byDefault
 	}
-	days, quota := number("HUB_OUTAGE_DAYS", 1.5), int64(number("HUB_QUOTA_MB", 64)*1e6)
+	days, quota := number("HUB_OUTAGE_DAYS", 5), int64(number("HUB_QUOTA_MB", 160)*1e6)
 	store, err := buffer.Open(buffer.Options{Dir: t.TempDir(), Key: bytes.Repeat([]byte{7}, 32), Lasting: Lasting()})
 	if err != nil {
 		t.Fatal(err)
