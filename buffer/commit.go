@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
+	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -86,7 +88,12 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 
 // persist makes a Tx durable: in the redo log, or with everything that waits there in Badger.
 func (s *Store) persist(tx *Tx) error {
-	if tx.direct || tx.large >= directBytes {
+	size, inline := 0, 0
+	for _, r := range tx.records {
+		size += len(r.key) + len(r.value)
+		inline += inlineBytes(len(r.key), len(r.value))
+	}
+	if tx.direct || tx.large >= directBytes || size > redoPlain || inline > mostInline {
 		return s.flush(tx.records, tx.head, tx.need)
 	}
 	b, err := s.redo.encode(frame{tx.head.commit, s.stored.commit, tx.records})
@@ -96,7 +103,10 @@ func (s *Store) persist(tx *Tx) error {
 	if len(b) > redoMost {
 		return s.flush(tx.records, tx.head, tx.need)
 	}
-	if len(s.pending)+len(tx.records) > mostPending || !s.redo.fits(int64(len(b))) {
+	for key, value := range s.pending {
+		inline += inlineBytes(len(key), len(value))
+	}
+	if len(s.pending)+len(tx.records) > mostPending || inline > mostInline || !s.redo.fits(int64(len(b))) {
 		// What waits goes first, as it is: the frame's base changes with it.
 		if err := s.flush(nil, s.head, tx.need); err != nil {
 			return err
@@ -111,18 +121,18 @@ func (s *Store) persist(tx *Tx) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range tx.records {
-		s.apply(r)
+		s.apply(s.pending, r)
 	}
 	return nil
 }
 
-// apply takes a record up among those that wait for Badger. The caller holds s.mu.
-func (s *Store) apply(r record) {
+// apply takes a record up among others that wait for Badger.
+func (s *Store) apply(waiting map[string][]byte, r record) {
 	if r.value == nil && !s.mayStore(r.key) {
-		delete(s.pending, string(r.key)) // a block that came and went
+		delete(waiting, string(r.key)) // a block that came and went
 		return
 	}
-	s.pending[string(r.key)] = r.value
+	waiting[string(r.key)] = r.value
 }
 
 // mayStore says whether Badger may hold the key.
@@ -130,8 +140,17 @@ func (s *Store) mayStore(key []byte) bool {
 	return key[0] != blockPrefix || bytes.Compare(key, numberKey(blockPrefix, s.stored.nextBlock)) < 0
 }
 
+// inlineBytes is what a record adds to the part of a Badger transaction that Badger bounds: key, value or the value's
+// place in the value log, and what goes with them.
+func inlineBytes(key, value int) int {
+	if value >= valueThreshold {
+		value = 12
+	}
+	return key + value + 24
+}
+
 // flush writes what waits, and further records after it, to Badger in one transaction. h is the head among them. Too
-// little space, less than need, is found before anything is written.
+// little space, less than need, is found before anything is written, and so is a transaction that is too large.
 func (s *Store) flush(further []record, h head, need int64) error {
 	if err := s.checkSpace(need); err != nil {
 		return err
@@ -139,27 +158,19 @@ func (s *Store) flush(further []record, h head, need int64) error {
 	if err := s.compact(); err != nil {
 		return err
 	}
-	var all []record
-	last := map[string]int{}
-	add := func(r record) {
-		if i, ok := last[string(r.key)]; ok {
-			all[i] = r
-			return
-		}
-		if r.value == nil && !s.mayStore(r.key) {
-			return
-		}
-		last[string(r.key)] = len(all)
-		all = append(all, r)
-	}
-	for key, value := range s.pending { // only a Commit changes it, and this is the one under way
-		add(record{[]byte(key), value})
-	}
+	merged := maps.Clone(s.pending) // only a Commit changes it, and this is the one under way
 	for _, r := range further {
-		add(r)
+		s.apply(merged, r)
 	}
-	all = slices.DeleteFunc(all, func(r record) bool { return r.value == nil && !s.mayStore(r.key) })
-	if err := s.write(all); err != nil {
+	all := make([]record, 0, len(merged))
+	for key, value := range merged {
+		all = append(all, record{[]byte(key), value})
+	}
+	err := s.write(all)
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		return fmt.Errorf("cannot write to journal %s: %w", s.dir, err)
+	}
+	if err != nil {
 		return s.fail(err)
 	}
 	s.mu.Lock()
@@ -180,7 +191,8 @@ func (s *Store) fail(cause error) error {
 
 const (
 	directBytes = 16 << 10 // of leaves: from here on a second copy in the redo log costs more than Badger's own overhead
-	mostPending = 256      // records: together with one Commit's they must fit a Badger transaction
+	mostPending = 256      // records that wait: together with one Commit's they must fit a Badger transaction,
+	mostInline  = 24 << 10 // and so must this much of inlineBytes, of which a transaction takes 15 % of a memtable
 )
 
 func (tx *Tx) put(key, data []byte) {

@@ -312,7 +312,7 @@ func (s *Store) replay(key []byte) error {
 			return &DamageError{s.dir, fmt.Sprintf("Commit %d is missing in its redo log, which holds Commit %d", want, f.number)}
 		}
 		for _, r := range f.records {
-			s.apply(r)
+			s.apply(s.pending, r)
 		}
 		if err := s.readHead(); err != nil {
 			return err

@@ -682,3 +682,47 @@ func BenchmarkCommit(b *testing.B) {
 		})
 	}
 }
+
+// Records that Badger keeps beside their keys are bounded in one of its transactions. However many small Commits gather,
+// they go there; one Commit that is too large by itself is refused, and the store goes on.
+func TestSmallRecordsFitBadgersTransaction(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	small := func(n int64) []byte { // just below the value threshold, and not to be compressed
+		r := rand.New(rand.NewPCG(uint64(n), 9))
+		b := make([]byte, 480)
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		return b
+	}
+	const most = 400
+	for n := range int64(most) {
+		err := s.Commit(func(tx *Tx) error {
+			tx.Set(fmt.Sprint("state", n), small(n))
+			_, err := tx.Append('d', small(n))
+			return err
+		})
+		if err != nil {
+			t.Fatalf("leaf %d: %v", n, err)
+		}
+	}
+	err := s.Commit(func(tx *Tx) error {
+		for n := range int64(most) {
+			tx.Set(fmt.Sprint("more", n), small(n))
+		}
+		return nil
+	})
+	if err == nil || errors.Is(err, ErrFailed) || s.Err() != nil {
+		t.Fatalf("a Commit that no transaction holds: %v", err)
+	}
+	again := open(t, crashed(t, s))
+	for n := range int64(most) {
+		if leaf, err := again.Leaf(n); err != nil || !bytes.Equal(leaf.Data, small(n)) {
+			t.Fatalf("leaf %d: %v", n, err)
+		}
+		if state, err := again.Get(fmt.Sprint("state", n)); err != nil || !bytes.Equal(state, small(n)) {
+			t.Fatalf("state %d: %v", n, err)
+		}
+	}
+}
