@@ -148,7 +148,7 @@ func (s *Store) droppedRange(item *badger.Item) (r Range, err error) {
 	return Range{keyNumber(item.Key()), int64(binary.BigEndian.Uint64(data))}, nil
 }
 
-// dropped returns the ranges in which leaves were given up, in order.
+// dropped returns the ranges in which leaves of one kind were given up, in order.
 func (s *Store) dropped(txn *badger.Txn, lasting bool) (list []Range, err error) {
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{droppedPrefixOf(lasting)}})
 	defer it.Close()
@@ -192,17 +192,25 @@ func (s *Store) Gone() (list []Range, err error) {
 	return list, nil
 }
 
+// allDropped returns the ranges of both kinds, by their beginning.
+func (s *Store) allDropped(txn *badger.Txn) (list []Range, err error) {
+	for _, lasting := range []bool{false, true} {
+		ranges, err := s.dropped(txn, lasting)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, ranges...)
+	}
+	slices.SortFunc(list, func(a, b Range) int { return cmp.Compare(a.First, b.First) })
+	return list, nil
+}
+
 // wasDropped says whether leaf n lies in such a range.
 func (s *Store) wasDropped(n int64) (is bool, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {
-		for _, lasting := range []bool{false, true} {
-			list, err := s.dropped(txn, lasting)
-			if err != nil {
-				return err
-			}
-			is = is || slices.ContainsFunc(list, func(r Range) bool { return r.First <= n && n < r.End })
-		}
-		return nil
+		list, err := s.allDropped(txn)
+		is = slices.ContainsFunc(list, func(r Range) bool { return r.First <= n && n < r.End })
+		return err
 	})
 	return is, err
 }
@@ -215,13 +223,16 @@ func (s *Store) finishDrops() error {
 			list, err = s.dropped(txn, lasting)
 			return err
 		})
-		for _, r := range list {
-			if err == nil && s.holds(r, lasting) {
-				err = s.remove(r, lasting)
-			}
-		}
 		if err != nil {
 			return err
+		}
+		for _, r := range list {
+			if !s.holds(r, lasting) {
+				continue
+			}
+			if err := s.remove(r, lasting); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

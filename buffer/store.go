@@ -331,13 +331,7 @@ func (s *Store) replay(key []byte) error {
 // dropped there is no hole.
 func (s *Store) count() (leaves, hashes int64, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {
-		dropped, err := s.dropped(txn, false)
-		if err != nil {
-			return err
-		}
-		lasting, err := s.dropped(txn, true)
-		dropped = append(dropped, lasting...)
-		slices.SortFunc(dropped, func(a, b Range) int { return cmp.Compare(a.First, b.First) })
+		dropped, err := s.allDropped(txn)
 		leaves, hashes = consecutive(txn, dropped, leafPrefix, lastingPrefix), consecutive(txn, nil, hashPrefix)
 		return err
 	})
@@ -377,7 +371,8 @@ func consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
 	}
 }
 
-// Maintain gives back the disk space of records that were deleted or replaced until ctx ends.
+// Maintain gives back the disk space of records that were deleted or replaced until ctx ends. It returns earlier only
+// with an error.
 func (s *Store) Maintain(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
