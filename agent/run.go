@@ -128,7 +128,11 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 		sent <- a.uplink.Run(behind, final)
 	}()
 	others.Go(func() { a.serveStatus(behind) })
-	others.Go(func() { store.Maintain(behind) })
+	others.Go(func() {
+		if err := store.Maintain(behind); err != nil {
+			log.Error("journal gives no disk space back until the agent is started again", "err", err)
+		}
+	})
 	others.Go(func() { keeper.Run(behind) })
 	others.Go(func() { a.notify(behind) })
 

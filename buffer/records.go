@@ -60,7 +60,10 @@ func parseHead(b []byte) (h head, err error) {
 	if len(b) > 0 && b[0] > headVersion {
 		return h, fmt.Errorf("written by a newer version (format %d, this one knows %d): update hubagent", b[0], headVersion)
 	}
-	if len(b) != 1+8+8+tlog.HashSize+8+8 || b[0] != headVersion {
+	if len(b) > 0 && b[0] < headVersion {
+		return h, fmt.Errorf("written by an older version (format %d), which this one does not read (format %d)", b[0], headVersion)
+	}
+	if len(b) != 1+8+8+tlog.HashSize+8+8 {
 		return h, errors.New("not a head record")
 	}
 	number := func() (n int64) {

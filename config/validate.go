@@ -125,17 +125,16 @@ func (v *validation) journal(j *Journal) {
 		v.report("journal.leaf_interval", fmt.Sprintf("%s is less than sync_interval, %s", short(j.LeafInterval), short(j.SyncInterval)),
 			"write the same or more: a leaf is made of what is synced")
 	}
-	if v.given("journal.quota") && !v.faulty["journal.quota"] && (j.Quota < leastQuota || j.Quota > mostQuota) {
-		v.report("journal.quota", fmt.Sprintf("%v is out of range", j.Quota), fmt.Sprintf("write %v to %v", leastQuota, mostQuota))
+	if v.given("journal.quota") && !v.faulty["journal.quota"] && (j.Quota < LeastQuota || j.Quota > mostQuota) {
+		v.report("journal.quota", fmt.Sprintf("%v is out of range", j.Quota), fmt.Sprintf("write %v to %v", LeastQuota, mostQuota))
 	}
 }
 
-// A journal of less than leastQuota would hold hardly more than what Badger keeps for itself. One of more than mostQuota
-// would take minutes to look through.
-const (
-	leastQuota = 64 * MB
-	mostQuota  = 64 * GB
-)
+// LeastQuota is the least disk space of a journal: less would hold hardly more than what Badger keeps for itself.
+const LeastQuota = 64 * MB
+
+// mostQuota bounds it from above: a larger journal would take minutes to look through.
+const mostQuota = 64 * GB
 
 func (v *validation) uplink(u *Uplink) {
 	v.duration("uplink.checkpoint_interval", &u.CheckpointInterval, 15*time.Minute, 5*time.Second, 24*time.Hour)

@@ -21,11 +21,11 @@ func Lasting() []buffer.Class {
 	return list
 }
 
-// The disk space of a journal whose config names none.
-const (
-	defaultQuota = 2 * config.GB
-	quotaOfFree  = 0.4
-)
+// defaultQuota is the disk space of a journal whose config names none, of what a disk can give. A small disk gives more
+// than its share: with less than the least quota hardly a reading would be kept.
+func defaultQuota(space int64) int64 {
+	return max(int64(config.LeastQuota), min(int64(2*config.GB), space*2/5))
+}
 
 const stateQuota = "quota" // bytes, as found out at the first start
 
@@ -54,7 +54,7 @@ func QuotaOf(store *buffer.Store, cfg *config.Config) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	quota = min(int64(defaultQuota), int64(quotaOfFree*float64(used+free)))
+	quota = defaultQuota(used + free)
 	return quota, store.Commit(func(tx *buffer.Tx) error { return setState(tx, stateQuota, quota) })
 }
 
@@ -64,15 +64,16 @@ const checkInterval = 10 * time.Second
 // margin is kept free below the quota, for what giving space back needs first: tables and a value log written again.
 func (q Quota) margin() int64 { return 6<<20 + q.Bytes/50 }
 
-// Run looks after the quota until ctx ends. It returns early only when the journal failed.
-func (q Quota) Run(ctx context.Context) error {
+// Run looks after the quota until ctx ends. It returns early only when the journal failed, which whoever commits next
+// reports.
+func (q Quota) Run(ctx context.Context) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	said := false
 	for {
 		err := q.keep()
 		if q.Store.Err() != nil {
-			return nil // whoever commits next reports it
+			return
 		}
 		if err != nil && !said {
 			q.Log.Error("journal cannot be kept within its quota", "err", err)
@@ -80,7 +81,7 @@ func (q Quota) Run(ctx context.Context) error {
 		said = err != nil
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 	}

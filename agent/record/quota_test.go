@@ -184,6 +184,11 @@ func TestQuotaOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
+	for space, want := range map[int64]int64{50e6: 64e6, 160e6: 64e6, 1e9: 400e6, 64e9: 2e9} {
+		if got := defaultQuota(space); got != want {
+			t.Errorf("of %d bytes the default is %d, want %d", space, got, want)
+		}
+	}
 	cfg := &config.Config{}
 	first, err := QuotaOf(store, cfg)
 	if err != nil || first <= 0 || first > int64(2*config.GB) {
