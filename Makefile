@@ -4,7 +4,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERS
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
 
-.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal outage-month demo-arm gpio-vm usb-vm screenshots clean help
+.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal flip-journal outage-month demo-arm gpio-vm usb-vm screenshots clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ soak-demo: build ## demo with outage and kill at random moments, RUNS times (def
 
 kill-journal: ## kill -9 the journal at random moments, RUNS times (default 200)
 	HUB_KILL_RUNS=$(or $(RUNS),200) go test -count=1 -run TestKill -v -timeout 1h ./buffer
+
+flip-journal: ## turn single bits of a journal at FLIPS random places (default 1000), one at a time
+	HUB_FLIPS=$$(($(or $(FLIPS),1000) / 2)) go test -count=1 -run TestBitFlips -v -timeout 2h ./buffer
 
 outage-month: ## 30 days (DAYS) without a platform on a journal of 256 MB (QUOTA_MB), minute by minute
 	HUB_OUTAGE_DAYS=$(or $(DAYS),30) HUB_QUOTA_MB=$(or $(QUOTA_MB),256) go test -count=1 -run TestQuotaInAnOutage -v -timeout 2h ./agent/record

@@ -178,6 +178,9 @@ func (s *Store) flush(further []record, h head, need int64) error {
 	clear(s.pending)
 	s.stored = h
 	s.redo.release()
+	if err := s.copyRegistry(); err != nil {
+		s.log.Warn("journal", "err", err)
+	}
 	return nil
 }
 

@@ -26,7 +26,7 @@ func (s *Store) Stored(first int64, lasting bool) iter.Seq2[int64, int64] {
 	prefix := prefixOf(lasting)
 	return func(yield func(n, size int64) bool) {
 		waiting := s.waiting(prefix, first) // before Badger is looked at: what moves there meanwhile is seen twice, not missed
-		s.db.View(func(txn *badger.Txn) error {
+		s.view(func(txn *badger.Txn) error {
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
 			defer it.Close()
 			for it.Seek(numberKey(prefix, first)); it.Valid(); it.Next() {
@@ -120,7 +120,7 @@ func (s *Store) Drop(r Range, lasting bool, fn func(tx *Tx) error) error {
 // joined returns where the record of a dropped range begins: with the range before when the two touch.
 func (s *Store) joined(r Range, lasting bool) (first int64, err error) {
 	first = r.First
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		prefix := droppedPrefixOf(lasting)
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}, Reverse: true})
 		defer it.Close()
@@ -207,7 +207,7 @@ func (s *Store) allDropped(txn *badger.Txn) (list []Range, err error) {
 
 // wasDropped says whether leaf n lies in such a range.
 func (s *Store) wasDropped(n int64) (is bool, err error) {
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		list, err := s.allDropped(txn)
 		is = slices.ContainsFunc(list, func(r Range) bool { return r.First <= n && n < r.End })
 		return err
@@ -219,7 +219,7 @@ func (s *Store) wasDropped(n int64) (is bool, err error) {
 func (s *Store) finishDrops() error {
 	for _, lasting := range []bool{false, true} {
 		var list []Range
-		err := s.db.View(func(txn *badger.Txn) (err error) {
+		err := s.view(func(txn *badger.Txn) (err error) {
 			list, err = s.dropped(txn, lasting)
 			return err
 		})
@@ -294,6 +294,9 @@ func (s *Store) collectRatio(ratio float64) error {
 		if err := s.compact(); err != nil {
 			return err
 		}
+		if err := s.rescue(ratio); err != nil {
+			return err
+		}
 		err := s.db.RunValueLogGC(ratio)
 		if errors.Is(err, badger.ErrNoRewrite) {
 			return nil
@@ -310,7 +313,7 @@ func (s *Store) sizes() (used, live int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/mod/sumdb/tlog"
@@ -112,7 +113,7 @@ func (s *Store) read(key []byte) (data []byte, err error) {
 		}
 		return s.unsealRecord(key, value)
 	}
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return ErrNotFound
@@ -124,6 +125,17 @@ func (s *Store) read(key []byte) (data []byte, err error) {
 		return err
 	})
 	return data, err
+}
+
+// view runs fn on a snapshot of Badger, whose panics on a table that was damaged after Open become errors.
+func (s *Store) view(fn func(txn *badger.Txn) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			text, _, _ := strings.Cut(fmt.Sprint(p), "\n")
+			err = &DamageError{s.dir, "badger: " + text}
+		}
+	}()
+	return s.db.View(fn)
 }
 
 // unsealItem copies an item's data out of its transaction.

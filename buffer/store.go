@@ -26,14 +26,12 @@
 package buffer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,6 +62,12 @@ func (e *DamageError) Error() string {
 	return fmt.Sprintf("journal %s is damaged: %s; nothing was changed: move this folder away to begin a new epoch, and keep it", e.Dir, e.What)
 }
 
+// Names in a store's folder.
+const (
+	badgerDir = "badger"
+	lockName  = "lock"
+)
+
 // Options say where and how a store is kept.
 type Options struct {
 	Dir string       // made with mode 0700 when absent
@@ -77,7 +81,9 @@ type Options struct {
 // carried out one after another.
 type Store struct {
 	dir     string
+	key     []byte
 	lasting []Class
+	log     *slog.Logger
 	lock    *os.File
 	db      *badger.DB
 
@@ -117,14 +123,17 @@ const openBytes = valueLogFileBytes + 6*memTableBytes
 // Open opens the store in opts.Dir, making it when there is none. Opening is recovery: there is no other path after a
 // crash. Errors: ErrInUse, a *DamageError, or one that names the folder and what is wrong with it.
 func Open(opts Options) (*Store, error) {
+	if err := takeUp(opts.Dir); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make journal folder: %w", err)
 	}
-	lock, err := takeLock(filepath.Join(opts.Dir, "lock"))
+	lock, err := takeLock(filepath.Join(opts.Dir, lockName))
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: opts.Dir, lasting: opts.Lasting, lock: lock, grown: make(chan struct{}), pending: map[string][]byte{}}
+	s := &Store{dir: opts.Dir, key: opts.Key, lasting: opts.Lasting, lock: lock, grown: make(chan struct{}), pending: map[string][]byte{}}
 	s.write = s.writeBadger
 	if err := s.open(opts); err != nil {
 		return nil, errors.Join(err, s.release())
@@ -136,13 +145,16 @@ func (s *Store) open(opts Options) (err error) {
 	if err := s.makeSpace(openBytes); err != nil {
 		return err
 	}
-	log := opts.Log
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	s.log = opts.Log
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
-	o := badger.DefaultOptions(filepath.Join(opts.Dir, "badger")).
+	if err := s.inspect(opts.Key); err != nil {
+		return err
+	}
+	o := badger.DefaultOptions(filepath.Join(opts.Dir, badgerDir)).
 		WithSyncWrites(true).
-		WithLogger(badgerLog{log}).
+		WithLogger(badgerLog{s.log}).
 		WithMemTableSize(memTableBytes).
 		WithNumMemtables(1).
 		WithBaseTableSize(1 << 20).
@@ -163,15 +175,15 @@ func (s *Store) open(opts Options) (err error) {
 	}
 	s.db, err = openBadger(o)
 	switch {
-	case errors.Is(err, badger.ErrEncryptionKeyMismatch), errors.Is(err, badger.ErrInvalidEncryptionKey):
-		return fmt.Errorf("cannot open journal %s: it was written with another key; nothing was changed", s.dir)
+	case isWrongKey(err):
+		return wrongKey(s.dir)
 	case err != nil:
 		return &DamageError{s.dir, err.Error()}
 	}
 	if err := s.recover(opts.Key); err != nil {
 		return err
 	}
-	return s.makeBallast()
+	return errors.Join(s.copyRegistry(), s.makeBallast())
 }
 
 // openBadger turns Badger's panics on damaged tables into errors.
@@ -292,15 +304,11 @@ func (s *Store) readHead() error {
 // log of its own is gone, and shows an older or empty store; the frames of the redo log, old ones too, say which Commits
 // it had when they were written.
 func (s *Store) replay(key []byte) error {
-	log, frames, made, err := openRedo(s.dir, key)
+	log, frames, err := openRedo(s.dir, key, s.head.commit == 0)
 	if err != nil {
 		return err
 	}
 	s.redo = log
-	if made && s.head.commit > 0 {
-		return &DamageError{s.dir, fmt.Sprintf("its redo log is gone, and with it what was committed after Commit %d", s.head.commit)}
-	}
-	slices.SortFunc(frames, func(a, b frame) int { return cmp.Compare(a.number, b.number) })
 	for _, f := range frames {
 		if f.base > s.stored.commit {
 			return &DamageError{s.dir, fmt.Sprintf("its tables end at Commit %d, and once held Commit %d", s.stored.commit, f.base)}
@@ -330,7 +338,7 @@ func (s *Store) replay(key []byte) error {
 // count walks the keys of leaves and hashes and returns how many are numbered without a hole from 0. Where leaves were
 // dropped there is no hole.
 func (s *Store) count() (leaves, hashes int64, err error) {
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		dropped, err := s.allDropped(txn)
 		leaves, hashes = consecutive(txn, dropped, leafPrefix, lastingPrefix), consecutive(txn, nil, hashPrefix)
 		return err
