@@ -13,6 +13,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"hubagent/agent/contract"
 	"hubagent/agent/keys"
 	"hubagent/agent/poll"
 	"hubagent/agent/record"
@@ -67,7 +68,7 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	if err != nil {
 		return err
 	}
-	store, err := buffer.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: secret.Journal, Log: log, Lasting: record.Lasting()})
+	store, err := record.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: secret.Journal, Log: log, Lasting: record.Lasting()})
 	if err != nil {
 		return err
 	}
@@ -91,20 +92,21 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	if err != nil {
 		return err
 	}
+	keeper := record.Quota{Bytes: quota, Store: store, Epoch: epoch, Clock: clock, Log: log}
 	if len(cfg.Uplink.Brokers) > 0 {
 		a.uplink, err = uplink.New(uplink.Options{
 			Config: cfg.Uplink, Gateway: epoch.Gateway, Epoch: epoch.Name, Meta: epoch.Meta,
 			Store: store, Signer: secret.Log, Clock: clock, Log: log,
+			Mend: func(n int64) bool { return keeper.Mend(n) },
 		})
 		if err != nil {
 			return err
 		}
-	}
-
-	keeper := record.Quota{Bytes: quota, Store: store, Epoch: epoch, Clock: clock, Log: log}
-	if a.uplink != nil {
 		keeper.Acked, keeper.Lost = a.uplink.Acked, a.uplink.Gone
 	}
+	carry := record.Carry{Store: store, Epoch: epoch, Clock: clock, Log: log, Acked: func(old *buffer.Survey) (contract.SeqSet, error) {
+		return uplink.Acked(old)
+	}}
 
 	// Each stage ends by itself when the one before it has; behind gives the later ones their time after ctx.
 	polling, stopPolling := context.WithCancel(ctx)
@@ -134,6 +136,7 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 		}
 	})
 	others.Go(func() { keeper.Run(behind) })
+	others.Go(func() { carry.Run(behind) })
 	others.Go(func() { a.notify(behind) })
 
 	select {

@@ -226,7 +226,7 @@ func (tx *Tx) Append(class Class, data []byte) (int64, error) {
 	tx.put(numberKey(hashPrefix, n), joined)
 	packed := tx.codec.encode([]byte{byte(class)}, data)
 	tx.large += len(packed)
-	tx.put(numberKey(prefixOf(slices.Contains(tx.s.lasting, class)), n), packed)
+	tx.put(numberKey(prefixOf(slices.Contains(tx.s.opts.Lasting, class)), n), packed)
 	tx.head.size++
 	tx.grown = true
 	return n, nil

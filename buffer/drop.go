@@ -11,8 +11,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// ErrDropped means that a leaf was given up by Drop. Its hash is still there.
-var ErrDropped = errors.New("given up to make room")
+// ErrDropped means that a leaf was given up: by Drop, by Mend, or in a repair. Its hash is still there.
+var ErrDropped = errors.New("given up")
 
 // Range is the leaves from First up to and without End.
 type Range struct {

@@ -170,6 +170,20 @@ func openLog(raw []byte, keys dataKeys) (l log, ok bool) {
 	return log{raw, block}, ok
 }
 
+// openDamagedLog opens a log whose header may have one wrong bit. sound says that it has none.
+func openDamagedLog(raw []byte, keys dataKeys) (l log, sound, ok bool) {
+	if len(raw) < logHeader {
+		return l, false, false
+	}
+	if l, ok = openLog(raw, keys); ok {
+		if e, _, first := l.entry(logHeader); !first || ours(e.key) {
+			return l, true, true
+		}
+	}
+	l, ok = log{raw: raw}.mendHeader(keys)
+	return l, false, ok
+}
+
 // mendHeader looks for the one bit in the header of an encrypted log with which its first entry is one of ours.
 func (l log) mendHeader(keys dataKeys) (log, bool) {
 	for bit := range logHeader * 8 {

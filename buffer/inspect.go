@@ -74,15 +74,12 @@ func (s *Store) inspect(key []byte) error {
 }
 
 func inspectLog(raw []byte, keys dataKeys) error {
-	l, ok := openLog(raw, keys)
-	if !ok {
-		if bytes.ContainsFunc(raw, func(r rune) bool { return r != 0 }) {
-			return errors.New("has a damaged beginning")
-		}
-		return nil
-	}
-	if e, _, ok := l.entry(logHeader); ok && !ours(e.key) {
+	l, whole, ok := openDamagedLog(raw, keys)
+	if !whole && bytes.ContainsFunc(raw, func(r rune) bool { return r != 0 }) {
 		return errors.New("has a damaged beginning")
+	}
+	if !ok {
+		return nil
 	}
 	end := 0
 	if sound := l.scan(func(_ entry, at, size int) { end = at + size }); sound < end {
@@ -184,7 +181,7 @@ func (s *Store) rescue(share float64) error {
 	if len(list) == 0 {
 		return nil
 	}
-	keys, err := readRegistry(dir, s.key)
+	keys, err := readRegistry(dir, s.opts.Key)
 	if err != nil {
 		return fmt.Errorf("cannot read the journal's key registry: %w", err)
 	}
@@ -196,7 +193,7 @@ func (s *Store) rescue(share float64) error {
 		if inspectLog(raw, keys) == nil {
 			continue
 		}
-		l, ok := openLog(raw, keys)
+		l, _, ok := openDamagedLog(raw, keys)
 		if !ok {
 			continue
 		}

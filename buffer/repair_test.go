@@ -183,8 +183,22 @@ func judge(t *testing.T, opts Options, leaves map[int64][]byte, what string) (ve
 		case err == nil && bytes.Equal(leaf.Data, leaves[n]):
 		case err == nil:
 			t.Fatalf("%s: leaf %d has other bytes", what, n)
+		case errors.As(err, &damage) && within(lost, n):
+			verdict = "lost and named"
 		case errors.As(err, &damage):
-			verdict = "found on reading"
+			verdict = "found on reading, given up"
+			told := false
+			mended, err := s.Mend(n, func(tx *Tx) error { told = true; return nil })
+			if err != nil || mended == told {
+				t.Fatalf("%s: leaf %d: mended %v, told %v: %v", what, n, mended, told, err)
+			}
+			leaf, err := s.Leaf(n)
+			if mended {
+				verdict = "mended on reading"
+			}
+			if mended && (err != nil || !bytes.Equal(leaf.Data, leaves[n])) || !mended && !errors.Is(err, ErrDropped) {
+				t.Fatalf("%s: leaf %d after Mend: %d bytes, %v", what, n, len(leaf.Data), err)
+			}
 		case within(lost, n):
 			verdict = "lost and named"
 		default:

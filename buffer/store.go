@@ -51,7 +51,8 @@ var ErrNotFound = errors.New("not found")
 // ErrFailed means that an earlier Commit failed and it is open whether it reached the disk. Close and Open again.
 var ErrFailed = errors.New("journal stopped after a failed write")
 
-// A DamageError names what Open or a read found damaged. Nothing was changed on disk.
+// A DamageError names what Open or a read found damaged. Nothing was changed on disk. After one of Open, Repair makes a
+// store of what is left; after one of Leaf, Mend.
 type DamageError struct {
 	Dir  string
 	What string
@@ -59,7 +60,7 @@ type DamageError struct {
 
 // Error says what is damaged, and where.
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("journal %s is damaged: %s; nothing was changed: move this folder away to begin a new epoch, and keep it", e.Dir, e.What)
+	return fmt.Sprintf("journal %s is damaged: %s", e.Dir, e.What)
 }
 
 // Names in a store's folder.
@@ -80,12 +81,11 @@ type Options struct {
 // Store is an open journal with its state. Its methods may be called from several goroutines at once; Commits are
 // carried out one after another.
 type Store struct {
-	dir     string
-	key     []byte
-	lasting []Class
-	log     *slog.Logger
-	lock    *os.File
-	db      *badger.DB
+	opts Options
+	dir  string
+	log  *slog.Logger
+	lock *os.File
+	db   *badger.DB
 
 	commit sync.Mutex // held by the one Commit under way; guards the next three
 	codec  codec
@@ -133,7 +133,7 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: opts.Dir, key: opts.Key, lasting: opts.Lasting, lock: lock, grown: make(chan struct{}), pending: map[string][]byte{}}
+	s := &Store{opts: opts, dir: opts.Dir, lock: lock, grown: make(chan struct{}), pending: map[string][]byte{}}
 	s.write = s.writeBadger
 	if err := s.open(opts); err != nil {
 		return nil, errors.Join(err, s.release())
@@ -198,6 +198,9 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 	}
 	return db, nil
 }
+
+// Options returns what the store was opened with.
+func (s *Store) Options() Options { return s.opts }
 
 // takeLock makes sure that one process has the store. The lock goes with the process, however it ends.
 func takeLock(path string) (*os.File, error) {

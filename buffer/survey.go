@@ -174,18 +174,14 @@ func (v *Survey) valueLogs() error { return v.logs(valueLogEnding, v.take) }
 
 func (v *Survey) logs(ending string, fn func(e entry, p pointer)) error {
 	return v.files(ending, func(name string, n uint64, raw []byte) {
-		l, ok := openLog(raw, v.keys)
-		if ok {
-			e, _, first := l.entry(logHeader)
-			ok = !first || ours(e.key)
-		}
+		l, whole, ok := openDamagedLog(raw, v.keys)
 		if !ok {
-			if l, ok = l.mendHeader(v.keys); !ok {
-				if slices.ContainsFunc(raw, func(b byte) bool { return b != 0 }) {
-					v.damaged("%s cannot be read from its beginning on", name)
-				}
-				return
+			if slices.ContainsFunc(raw, func(b byte) bool { return b != 0 }) {
+				v.damaged("%s cannot be read from its beginning on", name)
 			}
+			return
+		}
+		if !whole {
 			v.damaged("%s is damaged at its beginning", name)
 		}
 		end := 0

@@ -26,7 +26,8 @@ const (
 	KindData    Kind = "data"    // readings of a leaf interval
 	KindEvent   Kind = "event"   // a contact that changed, sent at once
 	KindFault   Kind = "fault"   // a device that stopped answering, or answers again, sent at once
-	KindGap     Kind = "gap"     // leaves of this epoch that were given up before the platform had them
+	KindGap     Kind = "gap"     // leaves that were given up, or lost, before the platform had them
+	KindOld     Kind = "old"     // carries a leaf of an earlier epoch that the platform may not have
 )
 
 // Clock states of a leaf.
@@ -194,6 +195,28 @@ func AppendDocument(b []byte, h Header, field string, document any) ([]byte, err
 	b = append(b, `":`...)
 	b = append(b, text...)
 	return append(b, '}'), nil
+}
+
+// AppendOld appends a whole leaf that carries a leaf of an earlier epoch, byte for byte.
+func AppendOld(b []byte, h Header, leaf []byte) []byte {
+	b = AppendHeader(b, h)
+	b = append(b, `,"leaf":`...)
+	b = append(b, leaf...)
+	return append(b, '}')
+}
+
+// Carried returns the leaf that a leaf of KindOld carries, with its bytes as they were committed once.
+func Carried(old []byte) ([]byte, error) {
+	var l struct {
+		Leaf json.RawMessage `json:"leaf"`
+	}
+	if err := json.Unmarshal(old, &l); err != nil {
+		return nil, fmt.Errorf("leaf is not valid JSON: %w", err)
+	}
+	if len(l.Leaf) == 0 {
+		return nil, errors.New("leaf of an earlier epoch is missing in it")
+	}
+	return l.Leaf, nil
 }
 
 // Limits on what is taken from outside.

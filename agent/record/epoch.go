@@ -41,9 +41,9 @@ type metaState struct {
 
 // genesis opens an epoch. Previous stays nil on a gateway's first boot.
 type genesis struct {
-	Agent    string  `json:"agent"` // version
-	LogKey   string  `json:"log_key"`
-	Previous *string `json:"previous"`
+	Agent    string    `json:"agent"` // version
+	LogKey   string    `json:"log_key"`
+	Previous *previous `json:"previous"`
 }
 
 type metaDocument struct {
@@ -67,22 +67,40 @@ type metaPoint struct {
 }
 
 // Begin makes sure that the store has an epoch, and that the meta leaf in force describes this config. What is missing
-// is written in one Commit, so a store never holds an epoch without its genesis.
+// is written in one Commit, so a store never holds an epoch without its genesis. Where the store took the place of another
+// one, the genesis leaf names that one's epoch, or a gap leaf what was lost of a log that goes on.
 func Begin(store *buffer.Store, cfg *config.Config, logKey, version string, now contract.Stamp) (Epoch, error) {
 	e, err := ReadEpoch(store, cfg.Gateway.ID)
 	if err != nil && !errors.Is(err, buffer.ErrNotFound) {
 		return e, err
 	}
-	if e.Name != "" && e.config == cfg.Hash {
+	lost, err := lostInPlace(store)
+	if err != nil {
+		return e, err
+	}
+	if e.Name != "" && e.config == cfg.Hash && lost == nil {
 		return e, nil
 	}
 	err = store.Commit(func(tx *buffer.Tx) error {
 		if e.Name == "" {
 			e.Name = newEpoch(now)
 			tx.Set(stateEpoch, []byte(e.Name))
-			if _, err := appendDocument(tx, e, contract.KindGenesis, now, genesis{Agent: version, LogKey: logKey}); err != nil {
+			before, err := takeOver(store, tx)
+			if err != nil {
 				return err
 			}
+			if _, err := appendDocument(tx, e, contract.KindGenesis, now, genesis{version, logKey, before}); err != nil {
+				return err
+			}
+		}
+		if lost != nil {
+			if _, err := appendDocument(tx, e, contract.KindGap, now, lost); err != nil {
+				return err
+			}
+			tx.Set(buffer.StateReplaced, nil)
+		}
+		if e.config == cfg.Hash {
+			return nil
 		}
 		hash, err := appendDocument(tx, e, contract.KindMeta, now, describe(cfg))
 		if err != nil {

@@ -12,15 +12,6 @@ import (
 	"hubagent/config"
 )
 
-// Lasting are the classes of leaves that a full quota takes last: there are few of them, and they say what happened.
-func Lasting() []buffer.Class {
-	var list []buffer.Class
-	for _, k := range []contract.Kind{contract.KindGenesis, contract.KindMeta, contract.KindEvent, contract.KindFault, contract.KindGap} {
-		list = append(list, buffer.Class(k.Class()))
-	}
-	return list
-}
-
 // defaultQuota is the disk space of a journal whose config names none, of what a disk can give. A small disk gives more
 // than its share: with less than the least quota hardly a reading would be kept.
 func defaultQuota(space int64) int64 {
@@ -145,8 +136,16 @@ func (q Quota) oldest(lasting bool, most int64, match func(n int64) bool) (r buf
 
 // gap is what a leaf of KindGap says: leaves that nobody will ever get.
 type gap struct {
-	Why    string     `json:"why"`
-	Leaves [][2]int64 `json:"leaves"` // first and last of each run
+	Why    string     `json:"why"`              // quota or damage
+	Epoch  string     `json:"of,omitempty"`     // whose leaves; absent: of the epoch of the gap leaf itself
+	Leaves [][2]int64 `json:"leaves"`           // first and last of each run
+	Beyond *int64     `json:"beyond,omitempty"` // leaves from this number on, if there were any, are lost too
+}
+
+func (g *gap) add(list []buffer.Range) {
+	for _, r := range list {
+		g.Leaves = append(g.Leaves, [2]int64{r.First, r.End - 1})
+	}
 }
 
 func (q Quota) drop(r buffer.Range, leaves []int64, lasting, lost bool) error {
@@ -156,9 +155,7 @@ func (q Quota) drop(r buffer.Range, leaves []int64, lasting, lost bool) error {
 			return nil
 		}
 		g := gap{Why: "quota"}
-		for _, run := range runs {
-			g.Leaves = append(g.Leaves, [2]int64{run.First, run.End - 1})
-		}
+		g.add(runs)
 		_, err := appendDocument(tx, q.Epoch, contract.KindGap, q.Clock(), g)
 		return err
 	})
@@ -174,6 +171,28 @@ func (q Quota) drop(r buffer.Range, leaves []int64, lasting, lost bool) error {
 	}
 	log("journal gave up its oldest leaves for its quota", "first", r.First, "last", r.End-1, "leaves", len(leaves), "platform has them", !lost)
 	return nil
+}
+
+// Mend puts right a leaf that is damaged on disk, or gives it up and tells of it in a gap leaf. It returns true when the
+// leaf can be read again.
+func (q Quota) Mend(n int64) bool {
+	mended, err := q.Store.Mend(n, func(tx *buffer.Tx) error {
+		g := gap{Why: "damage", Leaves: [][2]int64{{n, n}}}
+		_, err := appendDocument(tx, q.Epoch, contract.KindGap, q.Clock(), g)
+		return err
+	})
+	switch {
+	case err != nil:
+		q.Log.Error("damaged leaf could be neither mended nor given up", "seq", n, "err", err)
+	case mended:
+		q.Log.Warn("damaged leaf was mended", "seq", n)
+	default:
+		q.Log.Warn("damaged leaf is lost", "seq", n)
+		if q.Lost != nil {
+			q.Lost([]buffer.Range{{First: n, End: n + 1}})
+		}
+	}
+	return mended
 }
 
 // runs makes ranges of sorted numbers.

@@ -28,7 +28,8 @@ type Options struct {
 	Store   *buffer.Store
 	Signer  note.Signer // the gateway's log key
 	Clock   func() contract.Stamp
-	AckTime time.Duration // a leaf without an acknowledgement may be sent again after this; 0: 30 s
+	Mend    func(n int64) bool // called once for a leaf that is damaged on disk: true when it can be read now; may be nil
+	AckTime time.Duration      // a leaf without an acknowledgement may be sent again after this; 0: 30 s
 	Log     *slog.Logger
 }
 
@@ -68,6 +69,24 @@ type Uplink struct {
 
 const stateAcked = "acked" // state record: contract.SeqSet
 
+// Acked is what the platform had acknowledged when a store was last told of it. Leaves acknowledged in the seconds before
+// it was closed can be missing.
+func Acked(store interface {
+	Get(name string) ([]byte, error)
+}) (acked contract.SeqSet, err error) {
+	raw, err := store.Get(stateAcked)
+	if errors.Is(err, buffer.ErrNotFound) {
+		return acked, nil
+	}
+	if err != nil {
+		return acked, err
+	}
+	if err := json.Unmarshal(raw, &acked); err != nil {
+		return acked, fmt.Errorf("state %q: %w", stateAcked, err)
+	}
+	return acked, nil
+}
+
 // saveInterval bounds how many leaves are sent again after a crash: only those acknowledged since the last save.
 const saveInterval = 10 * time.Second
 
@@ -77,14 +96,9 @@ func New(o Options) (*Uplink, error) {
 		o.AckTime = ackTime
 	}
 	u := &Uplink{o: o}
-	raw, err := o.Store.Get(stateAcked)
-	if err != nil && !errors.Is(err, buffer.ErrNotFound) {
+	var err error
+	if u.acked, err = Acked(o.Store); err != nil {
 		return nil, err
-	}
-	if err == nil {
-		if err := json.Unmarshal(raw, &u.acked); err != nil {
-			return nil, fmt.Errorf("state %q: %w", stateAcked, err)
-		}
 	}
 	gone, err := o.Store.Gone()
 	if err != nil {
@@ -287,19 +301,19 @@ func (u *Uplink) nextWaiting(n int64) int64 {
 	}
 }
 
-// leaf reads a leaf to send. One that is damaged on disk cannot be sent and must not keep back the others: it is said
-// once, and stays waiting. ok is false for it.
+// leaf reads a leaf to send. One that is damaged on disk and cannot be mended must not keep back the others: ok is false
+// for it.
 func (u *Uplink) leaf(n int64) (leaf buffer.Leaf, ok bool, err error) {
 	leaf, err = u.o.Store.Leaf(n)
-	if errors.Is(err, buffer.ErrDropped) { // meanwhile
-		return leaf, false, nil
-	}
 	var damage *buffer.DamageError
-	if errors.As(err, &damage) {
-		if !u.holes.Contains(n) {
-			u.holes.Add(n, n)
-			u.o.Log.Error("leaf cannot be sent", "seq", n, "err", err)
+	if errors.As(err, &damage) && !u.holes.Contains(n) {
+		u.holes.Add(n, n)
+		u.o.Log.Error("leaf is damaged", "seq", n, "err", err)
+		if u.o.Mend != nil && u.o.Mend(n) {
+			leaf, err = u.o.Store.Leaf(n)
 		}
+	}
+	if errors.As(err, &damage) || errors.Is(err, buffer.ErrDropped) {
 		return leaf, false, nil
 	}
 	if err != nil {
