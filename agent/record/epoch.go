@@ -106,7 +106,7 @@ func Begin(store *buffer.Store, cfg *config.Config, logKey, version string, now 
 		if err != nil {
 			return err
 		}
-		e.Meta = hash
+		e.Meta, e.config = hash, cfg.Hash
 		return setState(tx, stateMeta, metaState{cfg.Hash, hash})
 	})
 	if err != nil {
