@@ -311,7 +311,7 @@ func (v *Survey) redo(key []byte) error {
 		v.applied = false
 	}
 	if !v.applied {
-		v.damaged("what was committed between Commit %d and %d is not all there", stored, v.last)
+		v.damaged("what was committed after Commit %d is not all there", stored)
 	}
 	return nil
 }
@@ -331,9 +331,8 @@ func (v *Survey) Size() int64 {
 // Root is the root that the newest head names, of how many leaves.
 func (v *Survey) Root() (size int64, root tlog.Hash) { return v.head.size, v.head.root }
 
-// Commits is the number of the last Commit that was found, and of the last one there is word of. They are the same
-// unless Commits are missing.
-func (v *Survey) Commits() (found, last int64) { return v.head.commit, v.last }
+// Complete says whether every Commit was found, up to the last one there is word of.
+func (v *Survey) Complete() bool { return v.applied }
 
 // Leaf returns leaf n: ErrNotFound when it was not found or was dropped, a *DamageError when it does not match its hash.
 func (v *Survey) Leaf(n int64) (Leaf, error) {
@@ -461,7 +460,7 @@ func (v *Survey) Missing() (list []Range) {
 // hash is there, and the hashes give the root. Missing leaves do not matter here.
 func (v *Survey) Whole() error {
 	if !v.applied {
-		return fmt.Errorf("of %d Commits only %d were found", v.last, v.head.commit)
+		return fmt.Errorf("not all that came after Commit %d was found", v.head.commit)
 	}
 	for key, f := range v.records {
 		if f.state == unreadable && key[0] != blockPrefix {

@@ -180,7 +180,7 @@ func (c Carry) carry(ctx context.Context) error {
 	}
 	slices.Sort(at.Lost)
 	g.add(runs(at.Lost))
-	if found, last := old.Commits(); found != last {
+	if !old.Complete() {
 		size := old.Size()
 		g.Beyond = &size
 	}
