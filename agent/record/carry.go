@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
 
 	"hubagent/agent/contract"
 	"hubagent/buffer"
@@ -47,20 +50,34 @@ func lostInPlace(store *buffer.Store) (*gap, error) {
 	return &g, nil
 }
 
-// takeOver brings into a new epoch what cannot wait for Carry: blocks that were not part of a leaf yet, the counts of pulse
-// counters, and which contacts and faults are known. It returns nil when there is no epoch before this one.
-func takeOver(store *buffer.Store, tx *buffer.Tx) (*previous, error) {
+// A predecessor is what is left of the store whose place another one takes: a *buffer.Survey, or an export.
+type predecessor interface {
+	Get(state string) ([]byte, error)
+	Root() (size int64, root tlog.Hash)
+	Blocks() [][]byte
+	Missing() []buffer.Range
+	Complete() bool
+}
+
+// predecessorOf returns the store that was set aside for this one and why; nil for none.
+func predecessorOf(store *buffer.Store) (old predecessor, why string, err error) {
 	r, err := replaced(store)
-	if err != nil || r == nil {
-		return nil, err
+	if err != nil || r == nil || r.Continues {
+		return nil, "", err
 	}
-	p := previous{Why: r.Why}
-	old, err := examine(store, r)
+	v, err := examine(store, r)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &p, nil
+		return nil, r.Why, nil
 	}
-	if err != nil {
-		return nil, err
+	return v, r.Why, err
+}
+
+// takeOver brings into a new epoch what cannot wait for Carry: blocks that were not part of a leaf yet, the counts of pulse
+// counters, and which contacts and faults are known.
+func takeOver(old predecessor, why string, tx *buffer.Tx) (*previous, error) {
+	p := previous{Why: why}
+	if old == nil {
+		return &p, nil
 	}
 	name, _ := old.Get(stateEpoch) // absent: not known
 	p.Epoch = string(name)
@@ -73,13 +90,16 @@ func takeOver(store *buffer.Store, tx *buffer.Tx) (*previous, error) {
 			return nil, err
 		}
 	}
-	for _, name := range []string{stateContacts, stateFaults, statePulses, stateQuota} {
+	for _, name := range keptStates() {
 		if raw, err := old.Get(name); err == nil && json.Valid(raw) {
 			tx.Set(name, raw)
 		}
 	}
 	return &p, nil
 }
+
+// keptStates are the state records that outlive an epoch.
+func keptStates() []string { return []string{stateContacts, stateFaults, statePulses, stateQuota} }
 
 func examine(store *buffer.Store, r *buffer.Replaced) (*buffer.Survey, error) {
 	opts := store.Options()
@@ -100,6 +120,9 @@ type Carry struct {
 
 // carryBytes bounds the leaves of one Commit, before compression.
 const carryBytes = 256 << 10
+
+// carrySays is how often Carry tells how far it is.
+const carrySays = 10 * time.Second
 
 // carryRetry is the wait before the next try when the disk is full.
 const carryRetry = 10 * time.Second
@@ -133,7 +156,7 @@ func (c Carry) carry(ctx context.Context) error {
 	old, err := examine(c.Store, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.Log.Error("the journal that was set aside is gone: what the platform did not have of it is lost", "folder", r.Aside)
-		return c.finish(gap{Why: "damage", Leaves: [][2]int64{}, Beyond: new(int64)}, nil)
+		return c.finish(gap{Why: "damage", Leaves: [][2]int64{}, Beyond: new(int64)})
 	}
 	if err != nil {
 		return err
@@ -145,29 +168,61 @@ func (c Carry) carry(ctx context.Context) error {
 			acked = contract.SeqSet{}
 		}
 	}
+	todo := slices.DeleteFunc(old.Leaves(), func(n int64) bool { return acked.Contains(n) })
+	c.Log.Info("carrying over leaves of the journal that was set aside", "folder", r.Aside, "leaves", len(todo))
+	return c.all(ctx, old, acked, func(yield func(oldLeaf, error) bool) {
+		for _, n := range todo {
+			leaf, err := old.Leaf(n)
+			if !yield(oldLeaf{n, leaf, err}, nil) {
+				return
+			}
+		}
+	})
+}
+
+// oldLeaf is a leaf of the store that was set aside, or why it cannot be read.
+type oldLeaf struct {
+	n    int64
+	leaf buffer.Leaf
+	err  error
+}
+
+// all carries leaves over, in their order, from where an earlier try ended, up to an error.
+func (c Carry) all(ctx context.Context, old predecessor, acked contract.SeqSet, leaves iter.Seq2[oldLeaf, error]) error {
 	var at carried
 	if err := getState(c.Store, stateCarried, &at); err != nil {
 		return err
 	}
-	todo := slices.DeleteFunc(old.Leaves(), func(n int64) bool { return acked.Contains(n) })
-	done, _ := slices.BinarySearch(todo, at.Next)
-	c.Log.Info("carrying over leaves of the journal that was set aside", "folder", r.Aside, "leaves", len(todo), "done", done)
-	for todo = todo[done:]; len(todo) > 0; {
-		if ctx.Err() != nil {
-			return ctx.Err()
+	var batch []buffer.Leaf
+	size, done, said := 0, 0, time.Now()
+	for l, err := range leaves {
+		if err != nil {
+			return errors.Join(err, c.append(batch, at))
 		}
-		var batch []buffer.Leaf
-		for size := 0; len(todo) > 0 && size < carryBytes; todo = todo[1:] {
-			leaf, err := old.Leaf(todo[0])
-			if at.Next = todo[0] + 1; err != nil {
-				at.Lost = append(at.Lost, todo[0])
-				continue
-			}
-			batch, size = append(batch, leaf), size+len(leaf.Data)
+		if l.n < at.Next || acked.Contains(l.n) {
+			continue
+		}
+		if at.Next = l.n + 1; l.err != nil {
+			at.Lost = append(at.Lost, l.n)
+			continue
+		}
+		batch, size, done = append(batch, l.leaf), size+len(l.leaf.Data), done+1
+		if size < carryBytes {
+			continue
 		}
 		if err := c.append(batch, at); err != nil {
 			return err
 		}
+		if batch, size = nil, 0; ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Since(said) > carrySays {
+			c.Log.Info("carrying over leaves", "done", done)
+			said = time.Now()
+		}
+	}
+	if err := c.append(batch, at); err != nil {
+		return err
 	}
 	name, _ := old.Get(stateEpoch)
 	g := gap{Why: "damage", Epoch: string(name), Leaves: [][2]int64{}}
@@ -179,12 +234,12 @@ func (c Carry) carry(ctx context.Context) error {
 		}
 	}
 	slices.Sort(at.Lost)
-	g.add(runs(at.Lost))
+	g.add(runs(slices.Compact(at.Lost)))
 	if !old.Complete() {
-		size := old.Size()
+		size, _ := old.Root()
 		g.Beyond = &size
 	}
-	return c.finish(g, old)
+	return c.finish(g)
 }
 
 // append commits leaves of the old store, and up to where that has been looked at.
@@ -205,11 +260,11 @@ func (c Carry) append(batch []buffer.Leaf, at carried) error {
 }
 
 // finish tells what is lost, and forgets the old store.
-func (c Carry) finish(g gap, old *buffer.Survey) error {
+func (c Carry) finish(g gap) error {
 	err := c.Store.Commit(func(tx *buffer.Tx) error {
 		tx.Set(buffer.StateReplaced, nil)
 		tx.Set(stateCarried, nil)
-		if old != nil && len(g.Leaves) == 0 && g.Beyond == nil {
+		if len(g.Leaves) == 0 && g.Beyond == nil {
 			return nil
 		}
 		_, err := appendDocument(tx, c.Epoch, contract.KindGap, c.Clock(), g)

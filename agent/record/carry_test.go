@@ -227,3 +227,75 @@ func TestRepairedLogGoesOn(t *testing.T) {
 		t.Errorf("%d leaves are lost for 5,000 bytes", lost.Count())
 	}
 }
+
+// A journal that another gateway exported comes into a new one, whose epoch names it. A damaged export is refused from
+// where the damage begins, and what came before is not carried over twice by the next try.
+func TestExportAndImport(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	leaves := filled(t, dir)
+	v, err := buffer.Examine(buffer.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var acked contract.SeqSet
+	acked.Add(0, 4)
+	var file bytes.Buffer
+	if n, err := Export(&file, v, "g1", acked, nil); err != nil || n != int64(len(leaves)-5) {
+		t.Fatalf("%d leaves exported: %v", n, err)
+	}
+	store, err := Open(buffer.Options{Dir: filepath.Join(t.TempDir(), "journal"), Lasting: Lasting()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	load := func(raw []byte, gateway string) error {
+		cfg := testConfig()
+		cfg.Gateway.ID = gateway
+		return Import(t.Context(), bytes.NewReader(raw), store, cfg, "key", "test", synced, slog.New(slog.DiscardHandler))
+	}
+	raw := file.Bytes()
+	if err := load(raw, "g2"); err == nil || store.Size() != 0 {
+		t.Fatalf("another gateway's journal is taken: %v, %d leaves", err, store.Size())
+	}
+	if err := load([]byte("nonsense"), "g1"); err == nil || store.Size() != 0 {
+		t.Fatalf("nonsense is taken: %v, %d leaves", err, store.Size())
+	}
+	if err := load(raw[:len(raw)*2/3], "g1"); err == nil || store.Size() < 4 {
+		t.Fatalf("an export that is cut short: %v, %d leaves", err, store.Size())
+	}
+	if err := load(raw, "g1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Get(statePulses); err != nil {
+		t.Fatal(err)
+	}
+	next := 5
+	for n := int64(2); n < store.Size(); n++ {
+		leaf, err := store.Leaf(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		carried, err := contract.Carried(leaf.Data)
+		if err != nil || !bytes.Equal(carried, leaves[next]) {
+			t.Fatalf("leaf %d carries %.100s, want leaf %d: %v", n, carried, next, err)
+		}
+		next++
+	}
+	if next != len(leaves) {
+		t.Errorf("carried up to leaf %d of %d", next, len(leaves))
+	}
+}
+
+func FuzzImport(f *testing.F) {
+	f.Add([]byte(`{"form":"hubagent journal 1","gw":"g1","epoch":"e1","size":2,"root":"`+string(bytes.Repeat([]byte("A"), 43))+`=","complete":true,"missing":[[0,0]],"acked":{"next":0},"states":{"pulses":{}},"blocks":[]}`), []byte(`{"lost":0}`))
+	f.Fuzz(func(t *testing.T, head, line []byte) {
+		e, err := parseExported(head)
+		if err != nil {
+			return
+		}
+		e.Root()
+		e.Blocks()
+		e.Missing()
+		e.parseLine(line)
+	})
+}

@@ -70,6 +70,15 @@ type metaPoint struct {
 // is written in one Commit, so a store never holds an epoch without its genesis. Where the store took the place of another
 // one, the genesis leaf names that one's epoch, or a gap leaf what was lost of a log that goes on.
 func Begin(store *buffer.Store, cfg *config.Config, logKey, version string, now contract.Stamp) (Epoch, error) {
+	old, why, err := predecessorOf(store)
+	if err != nil {
+		return Epoch{Gateway: cfg.Gateway.ID}, err
+	}
+	return begin(store, cfg, logKey, version, now, old, why)
+}
+
+// begin is Begin for a store that takes the place of another one if there is a reason why.
+func begin(store *buffer.Store, cfg *config.Config, logKey, version string, now contract.Stamp, old predecessor, why string) (Epoch, error) {
 	e, err := ReadEpoch(store, cfg.Gateway.ID)
 	if err != nil && !errors.Is(err, buffer.ErrNotFound) {
 		return e, err
@@ -85,9 +94,11 @@ func Begin(store *buffer.Store, cfg *config.Config, logKey, version string, now 
 		if e.Name == "" {
 			e.Name = newEpoch(now)
 			tx.Set(stateEpoch, []byte(e.Name))
-			before, err := takeOver(store, tx)
-			if err != nil {
-				return err
+			var before *previous
+			if why != "" {
+				if before, err = takeOver(old, why, tx); err != nil {
+					return err
+				}
 			}
 			if _, err := appendDocument(tx, e, contract.KindGenesis, now, genesis{version, logKey, before}); err != nil {
 				return err
