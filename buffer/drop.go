@@ -309,7 +309,7 @@ func (s *Store) collectRatio(ratio float64) error {
 
 // sizes returns the bytes that Badger's files take on disk, and how many of them hold records that count.
 func (s *Store) sizes() (used, live int64, err error) {
-	used, err = usage(s.db.Opts().Dir)
+	used, err = DiskUsage(s.db.Opts().Dir)
 	if err != nil {
 		return 0, 0, err
 	}

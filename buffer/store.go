@@ -405,6 +405,22 @@ func (s *Store) Maintain(ctx context.Context) error {
 	}
 }
 
+// Compact gives back the disk space of what was deleted or replaced, also where much has to be written again for it.
+func (s *Store) Compact() error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if err := s.makeSpace(openBytes); err != nil {
+		return err
+	}
+	if err := s.flush(nil, s.head, openBytes); err != nil {
+		return err
+	}
+	return s.collectRatio(gcRatioDense)
+}
+
 // compact merges Badger's newest tables into its tree when there are enough of them. Badger's own compactors look for
 // work 40 times a second, day and night, which is most of what an idle agent costs; here only a Commit makes work, a
 // few times a day, and does it first.
@@ -421,15 +437,15 @@ func (s *Store) compact() error {
 // Usage returns the bytes that the store's files take on disk, in whole blocks as du counts them, and the bytes free
 // for this process on their file system.
 func (s *Store) Usage() (used, free int64, err error) {
-	if used, err = usage(s.dir); err != nil {
+	if used, err = DiskUsage(s.dir); err != nil {
 		return 0, 0, err
 	}
 	free, err = s.free()
 	return used, free, err
 }
 
-// usage is what du says of a folder, but for the folders themselves.
-func usage(dir string) (used int64, err error) {
+// DiskUsage is the bytes that the files under a folder take on disk, in whole blocks, as du counts them.
+func DiskUsage(dir string) (used int64, err error) {
 	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return nil // a file that compaction removed meanwhile

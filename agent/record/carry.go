@@ -271,7 +271,7 @@ func (c Carry) finish(g gap) error {
 		return err
 	})
 	if err == nil {
-		c.Log.Info("what is left of the journal that was set aside is carried over", "lost", g.Leaves)
+		c.Log.Info("what is left of the earlier journal is carried over", "lost", g.Leaves)
 	}
 	return err
 }
