@@ -120,9 +120,10 @@ func openRedo(dir string, key []byte, isNew bool) (r *redo, frames []frame, err 
 }
 
 // readRedo reads the log without changing it: what it returns first has no file. Errors: fs.ErrNotExist, a *DamageError,
-// or one of the disk.
+// which may come with what frames are left, or one of the disk.
 func readRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
 	r = &redo{}
+	var damage error
 	if key != nil {
 		if r.aead, err = redoCipher(key); err != nil {
 			return nil, nil, fmt.Errorf("cannot use the journal's key: %w", err)
@@ -132,8 +133,9 @@ func readRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot read the journal's redo log: %w", err)
 	}
-	if len(raw) != redoBytes {
-		return nil, nil, &DamageError{dir, fmt.Sprintf("redo log has %d bytes and should have %d", len(raw), redoBytes)}
+	if size := len(raw); size != redoBytes {
+		damage = &DamageError{dir, fmt.Sprintf("redo log has %d bytes and should have %d", size, redoBytes)}
+		raw = append(raw[:min(size, redoBytes)], make([]byte, max(0, redoBytes-size))...)
 	}
 	last := int64(-1)
 	for at := int64(0); at < redoBytes; at += redoPage {
@@ -153,7 +155,7 @@ func readRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
 		}
 	}
 	slices.SortFunc(frames, func(a, b frame) int { return cmp.Compare(a.number, b.number) })
-	return r, frames, nil
+	return r, frames, damage
 }
 
 // mendFrame puts right the one bit by which the frame at the beginning of b does not match its checksum. Of a frame that

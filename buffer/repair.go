@@ -14,10 +14,11 @@ import (
 // Replaced is what became of a store that was set aside. It stands in the state record of that name in the store that
 // took its place, until the caller has dealt with it and deletes it.
 type Replaced struct {
-	Aside     string  `json:"aside"`          // name of the folder beside the store's that the old one is in
-	Why       string  `json:"why"`            // in words
-	Continues bool    `json:"continues"`      // the numbers and the tree go on; otherwise the new store is empty
-	Lost      []Range `json:"lost,omitempty"` // with Continues: leaves that were not found; reading them gives ErrDropped
+	Aside     string  `json:"aside"`            // name of the folder beside the store's that the old one is in
+	Why       string  `json:"why"`              // in words
+	Continues bool    `json:"continues"`        // the numbers and the tree go on; otherwise the new store is empty
+	Lost      []Range `json:"lost,omitempty"`   // with Continues: leaves that were not found; reading them gives ErrDropped
+	Blocks    int     `json:"blocks,omitempty"` // with Continues: how many blocks that waited to become part of a leaf were not found
 }
 
 // StateReplaced is the name of the state record of a Replaced.
@@ -40,7 +41,7 @@ func Repair(opts Options, why string) (Replaced, error) {
 		if broken := v.Whole(); broken != nil {
 			return nil, Replaced{Why: fmt.Sprintf("%s; %v", why, broken)}, nil
 		}
-		return v, Replaced{Why: why, Continues: true, Lost: v.Missing()}, nil
+		return v, Replaced{Why: why, Continues: true, Lost: v.Missing(), Blocks: v.lostBlocks()}, nil
 	})
 }
 

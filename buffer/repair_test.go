@@ -347,3 +347,69 @@ func TestDamagedFiles(t *testing.T) {
 		}
 	}
 }
+
+// A hole in the redo log takes what was in it, and nothing else: where it held only readings that were not part of a leaf
+// yet, the log goes on and their number is told; where it held a leaf, a new epoch has to begin.
+func TestHoleInTheRedoLog(t *testing.T) {
+	for name, c := range map[string]struct {
+		hole      int64 // number of the Commit
+		continues bool
+	}{"blocks": {4, true}, "leaf": {2, false}} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, filepath.Join(t.TempDir(), "journal"))
+			largeLeaf(t, s, testLeaf(0))
+			appendLeaf(t, s, testLeaf(1))
+			for n := range 3 { // Commits 3 to 5
+				err := s.Commit(func(tx *Tx) error { return tx.Hold([]byte{byte(n)}) })
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			dir := crashed(t, s)
+			path := filepath.Join(dir, redoName)
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, frames, err := readRedo(dir, nil)
+			if err != nil || len(frames) != 4 || frames[0].number != 2 {
+				t.Fatalf("%d frames: %v", len(frames), err)
+			}
+			clear(raw[(c.hole-2)*redoPage:][:redoPage])
+			if err := os.WriteFile(path, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			again, r, err := openOrRepair(Options{Dir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer again.Close()
+			if r == nil || r.Continues != c.continues {
+				t.Fatalf("%+v", r)
+			}
+			if !c.continues {
+				return
+			}
+			blocks, err := again.Blocks()
+			if err != nil || r.Blocks != 1 || len(blocks) != 2 || blocks[0][0] != 0 || blocks[1][0] != 2 {
+				t.Errorf("blocks %v, %d lost: %v", blocks, r.Blocks, err)
+			}
+			appendLeaf(t, again, testLeaf(2))
+			checkLeaves(t, again, 3)
+		})
+	}
+}
+
+// A crash between the two renames of a repair is made up for.
+func TestCrashInRepair(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	s := open(t, dir)
+	appendLeaf(t, s, testLeaf(0))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, dir+".new"); err != nil {
+		t.Fatal(err)
+	}
+	checkLeaves(t, open(t, dir), 1)
+}

@@ -20,7 +20,8 @@
 // Where the last assumption fails, damage is found, as a rule: Badger hands out damaged values without an error, so
 // every record carries its own checksum over key and value; Commits and leaves are numbered; Open checks that they go
 // on without a hole up to what the head record and the redo log name, and that the leaves' hashes give the head's root.
-// A damaged last frame of the redo log cannot be told from one that was not written to its end.
+// Repair makes a store of what is left. A last frame of the redo log in which more than one bit is wrong cannot be told
+// from one that was not written to its end.
 //
 // The package knows nothing of meters, MQTT or JSON.
 package buffer

@@ -29,7 +29,7 @@ type Survey struct {
 	hashes  map[int64]tlog.Hash // of leaves
 	head    head                // newest that was found
 	last    int64               // last Commit there is any word of
-	applied bool                // head is that of the last Commit, and no Commit before it is missing
+	applied bool                // head is that of the last Commit, and nothing that Badger held is missing
 
 	// Damage says what was found damaged, in a line each. What was dropped or replaced counts, too.
 	Damage []string
@@ -284,8 +284,10 @@ func (v *Survey) redo(key []byte) error {
 		if f.number <= stored {
 			continue
 		}
-		if f.number != v.head.commit+1 {
-			v.applied = false
+		if want := v.head.commit + 1; f.number != want {
+			// What the frame in the hole changed is missing, or older than it should be; what came after it is there, and the
+			// root of its head says whether all leaves are.
+			v.damaged("redo log: Commit %d is missing", want)
 		}
 		for _, rec := range f.records {
 			if !ours(rec.key) {
@@ -295,6 +297,8 @@ func (v *Survey) redo(key []byte) error {
 			if string(rec.key) == string(headKey) {
 				if h, err := parseHead(data); ok && err == nil {
 					v.head = h
+				} else {
+					v.applied = false
 				}
 				continue
 			}
@@ -429,6 +433,9 @@ func (v *Survey) Blocks() (list [][]byte) {
 	return list
 }
 
+// lostBlocks is how many blocks should wait and were not found.
+func (v *Survey) lostBlocks() int { return int(v.head.blocks) - len(v.Blocks()) }
+
 // dropped returns the ranges in which leaves of one kind were given up, in order.
 func (v *Survey) dropped(lasting bool) (list []Range) {
 	for key, f := range v.records {
@@ -460,7 +467,7 @@ func (v *Survey) Missing() (list []Range) {
 // hash is there, and the hashes give the root. Missing leaves do not matter here.
 func (v *Survey) Whole() error {
 	if !v.applied {
-		return fmt.Errorf("not all that came after Commit %d was found", v.head.commit)
+		return errors.New("its last Commits were not found")
 	}
 	for key, f := range v.records {
 		if f.state == unreadable && key[0] != blockPrefix {

@@ -45,7 +45,7 @@ func lostInPlace(store *buffer.Store) (*gap, error) {
 	if err != nil || r == nil || !r.Continues {
 		return nil, err
 	}
-	g := gap{Why: "damage", Leaves: [][2]int64{}}
+	g := gap{Why: "damage", Leaves: [][2]int64{}, Blocks: r.Blocks}
 	g.add(r.Lost)
 	return &g, nil
 }

@@ -105,10 +105,12 @@ func begin(store *buffer.Store, cfg *config.Config, logKey, version string, now 
 			}
 		}
 		if lost != nil {
+			tx.Set(buffer.StateReplaced, nil)
+		}
+		if lost != nil && lost.Blocks+len(lost.Leaves) > 0 {
 			if _, err := appendDocument(tx, e, contract.KindGap, now, lost); err != nil {
 				return err
 			}
-			tx.Set(buffer.StateReplaced, nil)
 		}
 		if e.config == cfg.Hash {
 			return nil

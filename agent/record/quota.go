@@ -140,6 +140,7 @@ type gap struct {
 	Epoch  string     `json:"of,omitempty"`     // whose leaves; absent: of the epoch of the gap leaf itself
 	Leaves [][2]int64 `json:"leaves"`           // first and last of each run
 	Beyond *int64     `json:"beyond,omitempty"` // leaves from this number on, if there were any, are lost too
+	Blocks int        `json:"blocks,omitempty"` // so many times a sync interval's readings, that were not part of a leaf, are lost
 }
 
 func (g *gap) add(list []buffer.Range) {
