@@ -133,8 +133,22 @@ func Open(opts Options) (*Store, error) {
 }
 
 func (s *Store) open(opts Options) (err error) {
+	if opts.Key != nil {
+		fits, err := FitsKey(opts.Dir, opts.Key) // before Badger touches anything
+		if err == nil && !fits {
+			return fmt.Errorf("cannot open journal %s: it was written with another key; nothing was changed: give it the key it was written with", s.dir)
+		}
+		if err != nil {
+			return &DamageError{s.dir, err.Error()}
+		}
+	}
 	if err := s.makeSpace(openBytes); err != nil {
 		return err
+	}
+	if opts.Key != nil {
+		if err := ensureDataKey(opts.Dir, opts.Key); err != nil {
+			return fmt.Errorf("cannot make a data key for journal %s: %w", s.dir, err)
+		}
 	}
 	log := opts.Log
 	if log == nil {
@@ -162,10 +176,7 @@ func (s *Store) open(opts Options) (err error) {
 		o = o.WithEncryptionKey(opts.Key).WithBlockCacheSize(cacheBytes).WithIndexCacheSize(cacheBytes)
 	}
 	s.db, err = openBadger(o)
-	switch {
-	case errors.Is(err, badger.ErrEncryptionKeyMismatch), errors.Is(err, badger.ErrInvalidEncryptionKey):
-		return fmt.Errorf("cannot open journal %s: it was written with another key; nothing was changed", s.dir)
-	case err != nil:
+	if err != nil {
 		return &DamageError{s.dir, err.Error()}
 	}
 	if err := s.recover(opts.Key); err != nil {
@@ -196,7 +207,7 @@ func takeLock(path string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("journal %s is %w", filepath.Dir(path), ErrInUse)
+			return nil, fmt.Errorf("journal %s is %w%s: stop that one first, or give this one a state folder of its own", filepath.Dir(path), ErrInUse, holder(f))
 		}
 		return nil, fmt.Errorf("cannot lock journal: %w", err)
 	}
@@ -281,6 +292,9 @@ func (s *Store) readHead() error {
 		return err
 	}
 	h, err := parseHead(raw)
+	if errors.Is(err, errVersion) {
+		return fmt.Errorf("cannot open journal %s: %w", s.dir, err)
+	}
 	if err != nil {
 		return &DamageError{s.dir, fmt.Sprintf("head record: %v", err)}
 	}
@@ -443,7 +457,7 @@ func (s *Store) free() (int64, error) {
 func (s *Store) checkSpace(need int64) error {
 	free, err := s.free()
 	if err == nil && free < need {
-		err = fmt.Errorf("cannot write to journal %s: only %d MB are free on its disk, it needs %d MB", s.dir, free>>20, need>>20)
+		err = fmt.Errorf("cannot write to journal %s: only %d MB are free on its disk, it needs %d MB: make space there", s.dir, free>>20, need>>20)
 	}
 	return err
 }
