@@ -63,6 +63,13 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	if err != nil {
 		return err
 	}
+	place, err := buffer.CheckPlace(keys.JournalDir(cfg))
+	if err != nil {
+		return err
+	}
+	if place.Volatile {
+		log.Warn("the state folder is in memory: all readings are lost with the power; put it on a disk", "state", cfg.State, "file system", place.FileSystem)
+	}
 	secret, err := keys.Load(cfg)
 	if err != nil {
 		return err

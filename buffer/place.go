@@ -65,7 +65,7 @@ func CheckPlace(dir string) (Place, error) {
 		return place, fmt.Errorf("cannot write to folder %s: %w at %s: give it to the agent's user (number %d): chown %d %s",
 			dir, err, at, os.Geteuid(), os.Geteuid(), at)
 	}
-	if free := int64(st.Bavail)*int64(st.Bsize) + ballast(dir); free < openBytes+redoBytes {
+	if free := int64(st.Bavail)*int64(st.Bsize) + ballast(dir); st.Blocks > 0 && free < openBytes+redoBytes {
 		return place, fmt.Errorf("cannot open a journal in %s: only %d MB are free on its file system, and it takes %d MB: make space there", dir, free/1e6, int64(openBytes+redoBytes)/1e6)
 	}
 	if kind == overlay {
