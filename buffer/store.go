@@ -86,11 +86,12 @@ type Store struct {
 	redo   *redo
 	stored head // the one in Badger
 
-	mu      sync.Mutex // guards what follows; the Commit under way may read without
-	head    head
-	failed  error
-	grown   chan struct{}     // closed and replaced when leaves are appended
-	pending map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
+	mu       sync.Mutex // guards what follows; the Commit under way may read without
+	head     head
+	appended int64 // bytes
+	failed   error
+	grown    chan struct{}     // closed and replaced when leaves are appended
+	pending  map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
 
 	write func([]record) error // puts records into one synced transaction; tests inject faults here
 }
