@@ -62,8 +62,13 @@ func CheckPlace(dir string) (Place, error) {
 		return place, err
 	}
 	if err := unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
-		return place, fmt.Errorf("cannot write to folder %s: %w at %s: give it to the agent's user (number %d): chown %d %s",
-			dir, err, at, os.Geteuid(), os.Geteuid(), at)
+		user := os.Geteuid()
+		mend := fmt.Sprintf("chown %d %s", user, at)
+		if rest, ok := strings.CutPrefix(dir, strings.TrimSuffix(at, "/")+"/"); ok {
+			first, _, _ := strings.Cut(rest, "/")
+			mend = fmt.Sprintf("install -d -o %d -m 0700 %s", user, filepath.Join(at, first))
+		}
+		return place, fmt.Errorf("cannot write to folder %s: %w at %s for user number %d: as root, %s", dir, err, at, user, mend)
 	}
 	if free := int64(st.Bavail)*int64(st.Bsize) + ballast(dir); st.Blocks > 0 && free < openBytes+redoBytes {
 		return place, fmt.Errorf("cannot open a journal in %s: only %d MB are free on its file system, and it takes %d MB: make space there", dir, free/1e6, int64(openBytes+redoBytes)/1e6)
