@@ -22,14 +22,14 @@ func newJournalCommand() *cobra.Command {
 		Short: "Look after the journal in the state folder",
 		Long: `journal looks at what the agent has written, and mends it.
 
-info, verify, cat and export only read, and may be used while the agent runs. repair, compact and
-import want the agent stopped. All of them take --config; info, verify, cat and export also take
+info, verify, cat and export only read, and may be used while the agent runs. repair, compact,
+import and rotate-key want the agent stopped. All of them take --config; info, verify, cat and export also take
 --dir for a journal that was set aside.`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newJournalInfoCommand(), newJournalVerifyCommand(), newJournalCatCommand(), newJournalExportCommand(),
-		newJournalRepairCommand(), newJournalCompactCommand(), newJournalImportCommand())
+		newJournalRepairCommand(), newJournalCompactCommand(), newJournalImportCommand(), newJournalRotateCommand())
 	return c
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"hubagent/agent/card"
 	"hubagent/agent/contract"
 	"hubagent/agent/keys"
 	"hubagent/agent/poll"
@@ -64,6 +65,13 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	if err != nil {
 		return err
 	}
+	place, err := buffer.CheckPlace(keys.JournalDir(cfg))
+	if err != nil {
+		return err
+	}
+	if place.Volatile {
+		log.Warn("the state folder is in memory: all readings are lost with the power; put it on a disk", "state", cfg.State, "file system", place.FileSystem)
+	}
 	secret, err := keys.Load(cfg)
 	if err != nil {
 		return err
@@ -87,7 +95,11 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	}
 	log.Info("journal open", "epoch", epoch.Name, "leaves", store.Size(), "readings", recorder.Stats().Readings)
 
-	a := &agent{cfg: cfg, log: log, started: time.Now(), clock: clock, store: store, epoch: epoch, recorder: recorder}
+	a := &agent{cfg: cfg, log: log, started: time.Now(), clock: clock, store: store, epoch: epoch, recorder: recorder, quota: quota, place: place}
+	recorder.CountWrites(func() (int64, error) { return card.Written(card.System().Proc) })
+	if a.card, err = card.Find(cfg.State, card.System()); err != nil {
+		log.Warn("nothing is known of the wear of the disk", "err", err)
+	}
 	pollers, err := a.pollers()
 	if err != nil {
 		return err
@@ -169,6 +181,9 @@ type agent struct {
 	store    *buffer.Store
 	epoch    record.Epoch
 	recorder *record.Recorder
+	quota    int64 // bytes
+	place    buffer.Place
+	card     card.Card
 	uplink   *uplink.Uplink // nil without brokers
 	polls    []*poll.Bus
 

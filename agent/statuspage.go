@@ -7,7 +7,9 @@ import (
 	"syscall"
 	"time"
 
+	"hubagent/agent/card"
 	"hubagent/agent/poll"
+	"hubagent/agent/record"
 	"hubagent/agent/status"
 	"hubagent/config"
 	"hubagent/drivers"
@@ -81,6 +83,7 @@ func (a *agent) serveStatus(ctx context.Context) {
 func (a *agent) snapshot() status.Snapshot {
 	rec := a.recorder.Stats()
 	used, free, err := a.store.Usage()
+	link := a.link()
 	s := status.Snapshot{
 		Now: time.Now().In(a.cfg.Gateway.Zone), Version: version, StartedAt: a.started,
 		Gateway: a.cfg.Gateway.ID, Site: a.cfg.Gateway.Site, Epoch: a.epoch.Name, Clock: a.clock().Clock,
@@ -88,7 +91,19 @@ func (a *agent) snapshot() status.Snapshot {
 			Leaves: a.store.Size(), Readings: rec.Readings, AtRisk: rec.AtRisk,
 			SyncIntervalMs: a.cfg.Journal.SyncInterval.Milliseconds(), LastCommit: rec.LastCommit, DiskUsed: used, DiskFree: free,
 		},
-		Uplink: a.link(),
+		Card:   a.cardHealth(),
+		Uplink: link,
+	}
+	s.Journal.Quota, s.Journal.Volatile = a.quota, a.place.Volatile
+	s.Journal.RoomSeconds = rec.Growth.Room(a.quota, used, free, link.Waiting).Seconds()
+	if now, all, err := a.recorder.Wear(); err == nil {
+		s.Journal.Written = all.Written
+		if rate, ratio, ok := record.Rate(now, all); ok {
+			s.Journal.WrittenADay, s.Journal.WriteRatio = rate, ratio
+			if c := &s.Card; c.Endurance > 0 {
+				c.YearsLeft = max(0.01, float64(c.Endurance-all.Written)/rate/365.25) // 0 says that it is not known
+			}
+		}
 	}
 	if err = errors.Join(rec.Err, err); err != nil {
 		s.Journal.Error = err.Error()
@@ -101,6 +116,16 @@ func (a *agent) snapshot() status.Snapshot {
 		}
 	}
 	return s
+}
+
+// cardHealth is what the device itself tells, and what the config says of it.
+func (a *agent) cardHealth() status.Card {
+	c := status.Card{Device: a.card.Device, Model: a.card.Model, LifeUsed: a.card.LifeUsed, Reserve: status.Reserve(a.card.Reserve)}
+	if a.card.Kind != card.Other {
+		c.Kind = status.CardKind(a.card.Kind)
+		c.Endurance = int64(a.cfg.Journal.CardEndurance)
+	}
+	return c
 }
 
 func (a *agent) device(bus config.Bus, d config.Device, st poll.State) status.Device {

@@ -78,6 +78,7 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 	}
 	s.mu.Lock()
 	s.head = tx.head
+	s.appended += int64(tx.large)
 	if tx.grown {
 		close(s.grown)
 		s.grown = make(chan struct{})

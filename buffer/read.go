@@ -14,6 +14,14 @@ func (s *Store) Size() int64 {
 	return s.head.size
 }
 
+// Appended is how many bytes the leaves that were appended since Open take, compressed as they are kept and without what
+// goes with them.
+func (s *Store) Appended() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.appended
+}
+
 // Grown returns a channel that is closed when leaves are appended after the call.
 func (s *Store) Grown() <-chan struct{} {
 	s.mu.Lock()

@@ -57,12 +57,16 @@ func (h head) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(h.nextBlock))
 }
 
+// errVersion means that a journal is whole, and of a format that this program does not read.
+var errVersion = errors.New("nothing was lost")
+
 func parseHead(b []byte) (h head, err error) {
 	if len(b) > 0 && b[0] > headVersion {
-		return h, fmt.Errorf("written by a newer version (format %d, this one knows %d): update hubagent", b[0], headVersion)
+		return h, fmt.Errorf("a newer hubagent wrote it (format %d, this one reads format %d); %w: update this hubagent", b[0], headVersion, errVersion)
 	}
 	if len(b) > 0 && b[0] < headVersion {
-		return h, fmt.Errorf("written by an older version (format %d), which this one does not read (format %d)", b[0], headVersion)
+		return h, fmt.Errorf("an older hubagent wrote it (format %d, this one reads format %d); %w: run that version until the platform has everything, then move the state folder away",
+			b[0], headVersion, errVersion)
 	}
 	if len(b) != 1+8+8+tlog.HashSize+8+8 {
 		return h, errors.New("not a head record")

@@ -167,9 +167,9 @@ func used(raw []byte) int {
 	return max(1, len(bytes.TrimRight(raw, "\x00")))
 }
 
-// judge says what a damaged store came to. No leaf may have other bytes than it was written with, nothing that was
+// outcome says what a damaged store came to. No leaf may have other bytes than it was written with, nothing that was
 // acknowledged may be gone without a word, and nothing of the old store may be lost when it was set aside.
-func judge(t *testing.T, opts Options, leaves map[int64][]byte, what string) (verdict string) {
+func outcome(t *testing.T, opts Options, leaves map[int64][]byte, what string) (verdict string) {
 	t.Helper()
 	s, r, err := openOrRepair(opts)
 	if err != nil {
@@ -298,7 +298,7 @@ func TestBitFlips(t *testing.T) {
 				if err := os.WriteFile(path, raw, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				v := judge(t, Options{Dir: dir, Key: key, Lasting: []Class{'e'}}, leaves, fmt.Sprintf("%s, bit %d", rel, bit))
+				v := outcome(t, Options{Dir: dir, Key: key, Lasting: []Class{'e'}}, leaves, fmt.Sprintf("%s, bit %d", rel, bit))
 				verdicts[v]++
 				os.RemoveAll(filepath.Dir(dir))
 			}
@@ -342,7 +342,7 @@ func TestDamagedFiles(t *testing.T) {
 				if err := damage(filepath.Join(dir, rel), raw); err != nil {
 					t.Fatal(err)
 				}
-				t.Log(judge(t, Options{Dir: dir, Key: testKey, Lasting: []Class{'e'}}, leaves, name))
+				t.Log(outcome(t, Options{Dir: dir, Key: testKey, Lasting: []Class{'e'}}, leaves, name))
 			})
 		}
 	}

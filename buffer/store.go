@@ -93,11 +93,12 @@ type Store struct {
 	redo   *redo
 	stored head // the one in Badger
 
-	mu      sync.Mutex // guards what follows; the Commit under way may read without
-	head    head
-	failed  error
-	grown   chan struct{}     // closed and replaced when leaves are appended
-	pending map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
+	mu       sync.Mutex // guards what follows; the Commit under way may read without
+	head     head
+	appended int64 // bytes
+	failed   error
+	grown    chan struct{}     // closed and replaced when leaves are appended
+	pending  map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
 
 	write func([]record) error // puts records into one synced transaction; tests inject faults here
 }
@@ -153,6 +154,11 @@ func (s *Store) open(opts Options) (err error) {
 	if err := s.inspect(opts.Key); err != nil {
 		return err
 	}
+	if opts.Key != nil {
+		if err := ensureDataKey(opts.Dir, opts.Key); err != nil {
+			return fmt.Errorf("cannot make a data key for journal %s: %w", s.dir, err)
+		}
+	}
 	o := badger.DefaultOptions(filepath.Join(opts.Dir, badgerDir)).
 		WithSyncWrites(true).
 		WithLogger(badgerLog{s.log}).
@@ -175,10 +181,7 @@ func (s *Store) open(opts Options) (err error) {
 		o = o.WithEncryptionKey(opts.Key).WithBlockCacheSize(cacheBytes).WithIndexCacheSize(cacheBytes)
 	}
 	s.db, err = openBadger(o)
-	switch {
-	case isWrongKey(err):
-		return wrongKey(s.dir)
-	case err != nil:
+	if err != nil {
 		return &DamageError{s.dir, err.Error()}
 	}
 	if err := s.recover(opts.Key); err != nil {
@@ -212,7 +215,7 @@ func takeLock(path string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("journal %s is %w", filepath.Dir(path), ErrInUse)
+			return nil, fmt.Errorf("journal %s is %w%s: stop that one first, or give this one a state folder of its own", filepath.Dir(path), ErrInUse, holder(f))
 		}
 		return nil, fmt.Errorf("cannot lock journal: %w", err)
 	}
@@ -297,6 +300,9 @@ func (s *Store) readHead() error {
 		return err
 	}
 	h, err := parseHead(raw)
+	if errors.Is(err, errVersion) {
+		return fmt.Errorf("cannot open journal %s: %w", s.dir, err)
+	}
 	if err != nil {
 		return &DamageError{s.dir, fmt.Sprintf("head record: %v", err)}
 	}
@@ -471,7 +477,7 @@ func (s *Store) free() (int64, error) {
 func (s *Store) checkSpace(need int64) error {
 	free, err := s.free()
 	if err == nil && free < need {
-		err = fmt.Errorf("cannot write to journal %s: only %d MB are free on its disk, it needs %d MB", s.dir, free>>20, need>>20)
+		err = fmt.Errorf("cannot write to journal %s: only %d MB are free on its disk, it needs %d MB: make space there", s.dir, free>>20, need>>20)
 	}
 	return err
 }

@@ -32,6 +32,7 @@ const (
 	stateFaults   = "faults"   // device -> contract.Fault, of those that last
 	statePulses   = "pulses"   // device -> point -> count, for pulse counters
 	stateContacts = "contacts" // device -> point -> state, for points that are events
+	stateWear     = "wear"     // Wear
 )
 
 type metaState struct {

@@ -39,6 +39,8 @@ type Stats struct {
 	AtRisk     int // readings that are polled and not on the disk yet
 	LastCommit time.Time
 	Err        error // why the last Commit failed; nil when it did not
+
+	Growth Growth
 }
 
 // Recorder takes samples from the buses and commits them.
@@ -47,8 +49,9 @@ type Recorder struct {
 	epoch    Epoch
 	clock    Clock
 	log      *slog.Logger
-	sync     time.Duration // from a sample to its Commit at most
-	leaf     time.Duration // of rows in one leaf
+	written  func() (int64, error) // see CountWrites; nil: not counted
+	sync     time.Duration         // from a sample to its Commit at most
+	leaf     time.Duration         // of rows in one leaf
 	events   map[string]map[string]bool
 	counters map[string][]string // the pulse counters of each device
 	queue    chan drivers.Sample
@@ -61,7 +64,8 @@ type Recorder struct {
 	faults   map[string]contract.Fault    // that last
 	pulses   map[string]map[string]uint64 // pending rows included
 	pulsed   bool                         // pulses is not what was committed
-	counts   Counts                       // pending rows included
+	wear     wear
+	counts   Counts // pending rows included
 
 	mu    sync.Mutex
 	stats Stats
@@ -106,6 +110,10 @@ func New(store *buffer.Store, epoch Epoch, cfg *config.Config, clock Clock, log 
 			return nil, err
 		}
 	}
+	if err := getState(store, stateWear, &r.wear.before); err != nil {
+		return nil, err
+	}
+	r.wear.began = time.Now()
 	r.stats.Counts = r.counts
 	blocks, err := store.Blocks()
 	if err != nil {
@@ -228,6 +236,7 @@ func (r *Recorder) finish() error {
 				return err
 			}
 		default:
+			r.wear.keptAt = time.Time{}
 			return r.commit(leaves, nil)
 		}
 	}
@@ -343,6 +352,9 @@ func (r *Recorder) commit(as form, now *urgent) error {
 		if r.pulsed {
 			err = errors.Join(err, setState(tx, statePulses, r.pulses))
 		}
+		if as == leaves {
+			err = errors.Join(err, r.keepWear(tx))
+		}
 		return errors.Join(err, setState(tx, stateCounts, r.counts))
 	})
 	r.mu.Lock()
@@ -370,6 +382,7 @@ func (r *Recorder) commit(as form, now *urgent) error {
 	r.stats.Counts, r.stats.LastCommit, r.stats.Err = r.counts, time.Now(), nil
 	r.contacts = contacts
 	if as == leaves {
+		r.stats.Growth = r.wear.grew(mark{time.Now(), r.store.Size(), r.store.Appended()})
 		r.held = nil
 	} else {
 		r.held = append(r.held, r.pending...)

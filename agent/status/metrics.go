@@ -58,6 +58,18 @@ func metrics(s Snapshot) []byte {
 	e.one("hubagent_journal_bytes", "gauge", "Disk space the journal takes.", float64(j.DiskUsed))
 	e.one("hubagent_journal_free_bytes", "gauge", "Disk space left for the agent.", float64(j.DiskFree))
 
+	e.one("hubagent_journal_quota_bytes", "gauge", "Most disk space the journal may take.", float64(j.Quota))
+	e.known("hubagent_journal_room_seconds", "gauge", "Until readings have to go that the platform does not have; absent until known.", j.RoomSeconds)
+	e.known("hubagent_disk_written_bytes_total", "counter", "Written by the agent since the journal was begun, as the kernel counts; absent if it does not.", float64(j.Written))
+	e.known("hubagent_disk_written_bytes_per_day", "gauge", "Written in a day; absent until known.", j.WrittenADay)
+	e.known("hubagent_disk_write_ratio", "gauge", "Bytes written for each byte of a compressed leaf; absent until known.", j.WriteRatio)
+	e.known("hubagent_card_life_used_ratio", "gauge", "Share of its life that the card says is used, upper end of its step; absent if it does not say.", float64(s.Card.LifeUsed)/100)
+	e.family("hubagent_card_reserve", "gauge", "State of the card's spare blocks: always 1, with the state as a label; absent if it does not say.")
+	if s.Card.Reserve != "" {
+		e.sample(1, "state", string(s.Card.Reserve))
+	}
+	e.known("hubagent_card_years_left", "gauge", "Of the card's rated endurance, at the rate the agent writes; absent until known.", s.Card.YearsLeft)
+
 	u := s.Uplink
 	e.one("hubagent_uplink_connected", "gauge", "1 if a broker accepts the connection.", truth(u.State == LinkOnline || u.State == LinkSilent))
 	e.one("hubagent_uplink_online", "gauge", "1 if the platform acknowledges.", truth(u.State == LinkOnline))
@@ -109,6 +121,14 @@ func (e *exposition) sample(v float64, labels ...string) {
 func (e *exposition) one(name, kind, help string, v float64) {
 	e.family(name, kind, help)
 	e.sample(v)
+}
+
+// known is a value that is absent while it is 0, which means that it is not known.
+func (e *exposition) known(name, kind, help string, v float64) {
+	e.family(name, kind, help)
+	if v != 0 {
+		e.sample(v)
+	}
 }
 
 // sometimes is a time that is absent when it has never come.

@@ -5,6 +5,8 @@ import (
 	"html/template"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"hubagent/config"
 )
@@ -128,9 +130,59 @@ func (l *language) storage(s Snapshot) []fact {
 	atRisk := l.Say("storage.count", grouped(strconv.Itoa(j.AtRisk)))
 	add("storage.at_risk", l.Say("storage.at_most", atRisk, seconds(j.SyncIntervalMs)))
 	add("storage.commit", l.ago(s.Now, j.LastCommit))
-	add("storage.used", l.size(j.DiskUsed))
+	used := l.size(j.DiskUsed)
+	if j.Quota > 0 {
+		used = l.Say("storage.quota", used, l.size(j.Quota))
+	}
+	add("storage.used", used)
 	add("storage.free", l.size(j.DiskFree))
+	room := l.Say("storage.unknown")
+	if j.RoomSeconds > 0 {
+		room = l.Say("storage.about", l.long(time.Duration(j.RoomSeconds*float64(time.Second))))
+	}
+	if s.Uplink.State == LinkOff {
+		add("storage.keeps", room)
+	} else {
+		add("storage.room", room)
+	}
+	switch {
+	case j.Written == 0:
+		add("storage.written", l.Say("storage.uncounted"))
+	case j.WrittenADay == 0:
+		add("storage.written", l.Say("storage.so_far", l.size(j.Written)))
+	default:
+		ratio := strconv.FormatFloat(j.WriteRatio, 'f', 1, 64)
+		add("storage.written", l.Say("storage.rate", l.size(j.Written), l.size(int64(j.WrittenADay)), ratio))
+	}
+	add("storage.card", l.card(s.Card))
 	return facts
+}
+
+// card is what is known of a device's life.
+func (l *language) card(c Card) string {
+	if c.Kind == "" {
+		return l.Say("card.unknown")
+	}
+	name := l.Say("card."+string(c.Kind), c.Device)
+	var said []string
+	switch {
+	case c.LifeUsed > 100:
+		said = append(said, l.Say("card.beyond"))
+	case c.LifeUsed > 0:
+		said = append(said, l.Say("card.used", c.LifeUsed-10, c.LifeUsed))
+	}
+	if c.Reserve != "" {
+		said = append(said, l.Say("card.reserve."+string(c.Reserve)))
+	}
+	switch {
+	case c.YearsLeft > 0:
+		said = append(said, l.Say("card.left", l.long(time.Duration(min(c.YearsLeft, 200)*float64(year))), l.size(c.Endurance)))
+	case c.Endurance > 0 && c.LifeUsed == 0:
+		said = append(said, l.Say("card.later", l.size(c.Endurance)))
+	case len(said) == 0:
+		said = append(said, l.Say("card.silent"))
+	}
+	return name + l.Say("card.colon") + strings.Join(said, l.Say("card.separator"))
 }
 
 func (l *language) about(s Snapshot) []fact {

@@ -47,10 +47,17 @@ func (l *language) sentences(s Snapshot, devices []device) []sentence {
 }
 
 func (l *language) journalSentences(s Snapshot) []sentence {
-	if s.Journal.Error == "" {
-		return nil
+	var all []sentence
+	if s.Journal.Error != "" {
+		all = append(all, sentence{Level: bad, Before: l.Say("state.journal"), Code: s.Journal.Error})
 	}
-	return []sentence{{Level: bad, Before: l.Say("state.journal"), Code: s.Journal.Error}}
+	if s.Journal.Volatile {
+		all = append(all, sentence{Level: warn, Before: l.Say("state.volatile")})
+	}
+	if s.Card.worn() {
+		all = append(all, sentence{Level: warn, Before: l.Say("state.worn")})
+	}
+	return all
 }
 
 func (l *language) deviceSentences(s Snapshot, devices []device) (all []sentence) {

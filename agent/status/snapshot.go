@@ -22,6 +22,7 @@ type Snapshot struct {
 	Buses     []Bus     `json:"buses"`
 	Devices   []Device  `json:"devices"`
 	Journal   Journal   `json:"journal"`
+	Card      Card      `json:"card"`
 	Uplink    Uplink    `json:"uplink"`
 }
 
@@ -82,9 +83,51 @@ type Journal struct {
 	AtRisk         int       `json:"at_risk"`          // readings polled and not on disk yet
 	SyncIntervalMs int64     `json:"sync_interval_ms"` // longest time a reading is at risk
 	LastCommit     time.Time `json:"last_commit,omitzero"`
-	DiskUsed       int64     `json:"disk_used_bytes"` // blocks the journal takes
-	DiskFree       int64     `json:"disk_free_bytes"` // left for us on its file system
-	Error          string    `json:"error"`           // set when the journal takes no more readings
+	DiskUsed       int64     `json:"disk_used_bytes"`              // blocks the journal takes
+	DiskFree       int64     `json:"disk_free_bytes"`              // left for us on its file system
+	Quota          int64     `json:"quota_bytes"`                  // most that it may take; 0: none
+	RoomSeconds    float64   `json:"room_s,omitzero"`              // until readings have to go that the platform, if there is one, does not have; 0: not known yet
+	Volatile       bool      `json:"volatile"`                     // it is in memory and goes with the power
+	Written        int64     `json:"written_bytes"`                // by the agent to its disk since the journal was begun, as the kernel counts; 0: not known
+	WrittenADay    float64   `json:"written_bytes_a_day,omitzero"` // 0: not known yet
+	WriteRatio     float64   `json:"write_ratio,omitzero"`         // bytes written for each byte of a compressed leaf; 0: not known yet
+	Error          string    `json:"error"`                        // set when the journal takes no more readings
+}
+
+// Card is the device that holds the journal.
+type Card struct {
+	Device    string   `json:"device"`                     // as the kernel calls it; empty: not known
+	Kind      CardKind `json:"kind"`                       // empty: not known
+	Model     string   `json:"model"`                      // as it calls itself
+	LifeUsed  int      `json:"life_used_percent,omitzero"` // upper end of a step of 10 %, 110: beyond its life; 0: it does not say
+	Reserve   Reserve  `json:"reserve"`                    // of its spare blocks; empty: it does not say
+	Endurance int64    `json:"endurance_bytes,omitzero"`   // what its maker promises, from the config; 0: not given
+	YearsLeft float64  `json:"years_left,omitzero"`        // of Endurance, at the rate the agent writes; 0: not known
+}
+
+// CardKind is what a device is.
+type CardKind string
+
+// The kinds of device.
+const (
+	CardEMMC CardKind = "emmc"
+	CardSD   CardKind = "sd"
+	CardDisk CardKind = "disk"
+)
+
+// Reserve is the state of a device's spare blocks.
+type Reserve string
+
+// The states of spare blocks.
+const (
+	ReserveNormal  Reserve = "normal"
+	ReserveWarning Reserve = "warning" // 80 % are used
+	ReserveUrgent  Reserve = "urgent"  // 90 % are used
+)
+
+// worn says whether a device should be replaced soon: it says so itself, or is written nearly as much as was promised.
+func (c Card) worn() bool {
+	return c.LifeUsed >= 100 || c.Reserve == ReserveWarning || c.Reserve == ReserveUrgent || c.YearsLeft > 0 && c.YearsLeft < 0.5
 }
 
 // LinkState says how the gateway stands with the platform.
