@@ -15,7 +15,7 @@ import (
 // Lasting are the classes of leaves that a full quota takes last: there are few of them, and they say what happened.
 func Lasting() []buffer.Class {
 	var list []buffer.Class
-	for _, k := range []contract.Kind{contract.KindGenesis, contract.KindMeta, contract.KindEvent, contract.KindFault, contract.KindGap} {
+	for _, k := range []contract.Kind{contract.KindGenesis, contract.KindMeta, contract.KindEvent, contract.KindFault, contract.KindGap, contract.KindClock} {
 		list = append(list, buffer.Class(k.Class()))
 	}
 	return list
@@ -143,10 +143,14 @@ func (q Quota) oldest(lasting bool, most int64, match func(n int64) bool) (r buf
 	return r, leaves, size
 }
 
-// gap is what a leaf of KindGap says: leaves that nobody will ever get.
+// gap is what a leaf of KindGap says: what nobody will ever get. For want of quota that are leaves; while the disk is full,
+// readings of a time that had no room in memory and never became leaves.
 type gap struct {
-	Why    string     `json:"why"`
-	Leaves [][2]int64 `json:"leaves"` // first and last of each run
+	Why    string               `json:"why"`              // "quota" or "no space"
+	Leaves [][2]int64           `json:"leaves,omitempty"` // first and last of each run
+	From   int64                `json:"from,omitempty"`   // time of the first row lost, Unix milliseconds, by the clock of the leaf's at
+	Until  int64                `json:"until,omitempty"`  // of the last one
+	Lost   map[string]lostCount `json:"lost,omitempty"`   // by device
 }
 
 func (q Quota) drop(r buffer.Range, leaves []int64, lasting, lost bool) error {

@@ -1,0 +1,50 @@
+package record
+
+import "hubagent/agent/contract"
+
+// told is what the journal says of the clock. It is kept in the transactions of what says it, so that an agent that is
+// started again in the same boot goes on where the one before ended.
+type told struct {
+	Boot   string `json:"boot"`
+	Clock  string `json:"clk"`    // of the newest stamp
+	Offset int64  `json:"offset"` // at less mono of it
+	Good   int64  `json:"good"`   // Unix milliseconds of the newest one whose clock was ok, of any boot
+}
+
+// news says whether a clock leaf is due: the clock is good and was not before, in this boot or on this time line; or it
+// has just jumped.
+func (t told) news(now contract.Stamp) bool {
+	if now.Boot == "" || now.Clock == contract.ClockUnsync {
+		return false
+	}
+	return !t.after(now).same(t)
+}
+
+// fix is the clock leaf that is due, or nil.
+func (t told) fix(now contract.Stamp) *contract.ClockFix {
+	if !t.news(now) {
+		return nil
+	}
+	f := &contract.ClockFix{
+		State: now.Clock, Boot: now.Boot, Mono: now.Mono, Offset: now.At - now.Mono, Source: clockSource, Daemon: timeDaemon(),
+	}
+	if by := f.Offset - t.Offset; t.Boot == now.Boot && (by <= -stepMs || by >= stepMs) {
+		f.Before = &t.Offset
+	}
+	return f
+}
+
+// same says whether both say the same of the clock, but for how long it has been good.
+func (t told) same(as told) bool {
+	by := t.Offset - as.Offset
+	return t.Boot == as.Boot && t.Clock == as.Clock && -stepMs < by && by < stepMs
+}
+
+// after is what is told once a stamp is committed, with the clock leaf that is due if there is one.
+func (t told) after(now contract.Stamp) told {
+	next := told{now.Boot, now.Clock, now.At - now.Mono, t.Good}
+	if now.Clock == contract.ClockOK {
+		next.Good = now.At
+	}
+	return next
+}
