@@ -81,14 +81,25 @@ func (a *agent) serveStatus(ctx context.Context) {
 func (a *agent) snapshot() status.Snapshot {
 	rec := a.recorder.Stats()
 	used, free, err := a.store.Usage()
+	now := time.Now()
 	s := status.Snapshot{
-		Now: time.Now().In(a.cfg.Gateway.Zone), Version: version, StartedAt: a.started,
-		Gateway: a.cfg.Gateway.ID, Site: a.cfg.Gateway.Site, Epoch: a.epoch.Name, Clock: a.clock().Clock,
+		Now: now.In(a.cfg.Gateway.Zone), Version: version, StartedAt: present(now, a.started),
+		Gateway: a.cfg.Gateway.ID, Site: a.cfg.Gateway.Site, Epoch: a.epoch.Name,
 		Journal: status.Journal{
-			Leaves: a.store.Size(), Readings: rec.Readings, AtRisk: rec.AtRisk,
-			SyncIntervalMs: a.cfg.Journal.SyncInterval.Milliseconds(), LastCommit: rec.LastCommit, DiskUsed: used, DiskFree: free,
+			Leaves: a.store.Size(), Readings: rec.Readings, AtRisk: rec.AtRisk, Lost: rec.Lost.Readings,
+			SyncIntervalMs: a.cfg.Journal.SyncInterval.Milliseconds(), LastCommit: present(now, rec.LastCommit), DiskUsed: used, DiskFree: free,
 		},
-		Uplink: a.link(),
+		Uplink: a.link(now),
+	}
+	c := a.clock.Status()
+	s.Clock = c.State
+	s.ClockFacts = status.ClockFacts{Since: present(now, c.Since), Doubt: string(c.Doubt)}
+	if c.Compared {
+		ahead := c.Ahead.Milliseconds()
+		s.ClockFacts.AheadMs = &ahead
+	}
+	if c.Jumped {
+		s.ClockFacts.JumpedAt, s.ClockFacts.JumpedByMs = now.Add(-c.JumpAge), c.JumpedBy.Milliseconds()
 	}
 	if err = errors.Join(rec.Err, err); err != nil {
 		s.Journal.Error = err.Error()
@@ -97,37 +108,45 @@ func (a *agent) snapshot() status.Snapshot {
 		s.Buses = append(s.Buses, status.Bus{Name: bus.Name, BusySeconds: a.polls[i].Load().Busy.Seconds()})
 		states := a.polls[i].States()
 		for _, d := range bus.Devices {
-			s.Devices = append(s.Devices, a.device(bus, d, states[d.Name]))
+			s.Devices = append(s.Devices, a.device(now, bus, d, states[d.Name]))
 		}
 	}
 	return s
 }
 
-func (a *agent) device(bus config.Bus, d config.Device, st poll.State) status.Device {
+// present is t by the clock as it is now, which may have been set since; both are straight from time.Now.
+func present(now, t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return now.Add(-now.Sub(t)).Round(0)
+}
+
+func (a *agent) device(now time.Time, bus config.Bus, d config.Device, st poll.State) status.Device {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := status.Device{
 		Name: d.Name, Label: d.Label, Kind: d.Model.Kind, Model: d.Model.Model, Bus: bus.Name, IntervalMs: d.Interval.Milliseconds(),
-		Polls: st.Polls, Failures: st.Failures, LeftOut: st.Overruns, Failing: st.Failing, RetryAt: st.RetryAt, Error: st.Err,
+		Polls: st.Polls, Failures: st.Failures, LeftOut: st.Overruns, Failing: st.Failing, RetryAt: present(now, st.RetryAt), Error: st.Err,
 	}
 	for _, p := range d.Model.Points {
 		l := a.last[d.Name][p.Name]
 		out.Points = append(out.Points, status.Point{
 			Name: p.Name, Title: p.Title, Headline: p.Headline, Bool: p.Type == config.Bool, Unit: p.Unit,
-			Value: l.value, At: l.valueAt, Quality: l.newest.Quality, Why: l.newest.Why,
+			Value: l.value, At: present(now, l.valueAt), Quality: l.newest.Quality, Why: l.newest.Why,
 		})
 	}
 	return out
 }
 
-func (a *agent) link() status.Uplink {
+func (a *agent) link(now time.Time) status.Uplink {
 	if a.uplink == nil {
 		return status.Uplink{State: status.LinkOff}
 	}
 	u := a.uplink.Stats()
 	l := status.Uplink{
-		State: status.LinkOffline, Broker: u.Broker, Since: u.Since, RetryAt: u.RetryAt, Acknowledged: u.Acknowledged,
-		Waiting: u.Waiting, LastAck: u.LastAck, Published: u.Published, Republished: u.Republished,
+		State: status.LinkOffline, Broker: u.Broker, Since: present(now, u.Since), RetryAt: present(now, u.RetryAt), Acknowledged: u.Acknowledged,
+		Waiting: u.Waiting, LastAck: present(now, u.LastAck), Published: u.Published, Republished: u.Republished,
 		Connects: u.Connects, Checkpoint: u.Checkpoint, OldestWaiting: u.OldestWaiting,
 	}
 	switch {

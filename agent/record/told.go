@@ -1,6 +1,9 @@
 package record
 
-import "hubagent/agent/contract"
+import (
+	"hubagent/agent/contract"
+	"hubagent/buffer"
+)
 
 // told is what the journal says of the clock. It is kept in the transactions of what says it, so that an agent that is
 // started again in the same boot goes on where the one before ended.
@@ -9,6 +12,14 @@ type told struct {
 	Clock  string `json:"clk"`    // of the newest stamp
 	Offset int64  `json:"offset"` // at less mono of it
 	Good   int64  `json:"good"`   // Unix milliseconds of the newest one whose clock was ok, of any boot
+}
+
+// LastGood is the newest time in the journal that was told by a clock that was ok, in Unix milliseconds; 0 when there is
+// none.
+func LastGood(store *buffer.Store) (int64, error) {
+	var t told
+	err := getState(store, stateClock, &t)
+	return t.Good, err
 }
 
 // news says whether a clock leaf is due: the clock is good and was not before, in this boot or on this time line; or it

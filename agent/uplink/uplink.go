@@ -28,6 +28,7 @@ type Options struct {
 	Store   *buffer.Store
 	Signer  note.Signer // the gateway's log key
 	Clock   func() contract.Stamp
+	Hear    func(at int64) // told the platform's time, in Unix milliseconds, whenever it says it; may be nil
 	AckTime time.Duration // a leaf without an acknowledgement may be sent again after this; 0: 30 s
 	Log     *slog.Logger
 }
@@ -42,7 +43,8 @@ type Stats struct {
 	RetryAt      time.Time // of the next attempt
 	Acknowledged int64     // leaves the platform has stored
 	Waiting      int64     // leaves it has not
-	// OldestWaiting is when the oldest of them was committed, by the clock of that time; zero when there is none.
+	// OldestWaiting is when the oldest of them was committed, by the present clock where it can be told; zero when there is
+	// none, and when its clock was not good and it is of an earlier boot.
 	OldestWaiting time.Time
 	LastAck       time.Time
 	Published     uint64 // leaves sent since start
@@ -131,7 +133,7 @@ func (u *Uplink) Stats() Stats {
 }
 
 // committedAt reads when a leaf was made from its header. A leaf that cannot be read gives no time here; sending it
-// gives the error.
+// gives the error. One of this boot is placed by the time since boot, whatever its clock said.
 func (u *Uplink) committedAt(n int64) time.Time {
 	leaf, err := u.o.Store.Leaf(n)
 	if err != nil {
@@ -141,7 +143,12 @@ func (u *Uplink) committedAt(n int64) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	return time.UnixMilli(l.At)
+	now := u.o.Clock()
+	at, known := contract.RepairedTime(l.Stamp, l.At, []contract.ClockFix{{State: now.Clock, Boot: now.Boot, Mono: now.Mono, Offset: now.At - now.Mono}})
+	if !known {
+		return time.Time{}
+	}
+	return time.UnixMilli(at)
 }
 
 // stableTime is how long a connection must hold before the wait between attempts starts small again. Without it a
