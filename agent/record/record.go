@@ -258,16 +258,17 @@ func (r *Recorder) take(s drivers.Sample) error {
 	if u.event == nil {
 		r.add(row)
 	}
-	if u.event != nil || len(u.faults) > 0 {
+	isUrgent := u.event != nil || len(u.faults) > 0
+	if isUrgent {
 		r.urgent = append(r.urgent, u)
 	}
 	r.trim()
 	switch {
-	case r.refused != nil && len(r.urgent) > 0:
+	case r.refused != nil && isUrgent:
 		return r.commitUrgent()
 	case r.refused != nil: // tried again at the next sync interval
 		return nil
-	case len(r.urgent) > 0, r.told.news(now):
+	case isUrgent, r.told.news(now):
 		return r.commit(blocks)
 	case size(r.held)+size(r.pending) > leafBytes:
 		return r.commit(leaves)
