@@ -77,13 +77,13 @@ func (k timekeeping) next(l look) timekeeping {
 		}
 	}
 	k.offset = l.wall - l.mono
-	far := k.compared && ms(max(k.ahead(l), -k.ahead(l))) > platformBound
+	compared := k.compared && l.mono+k.platform >= leastWall
 	switch {
 	case !l.synced:
 		k.doubt = DoubtKernel
-	case l.wall < leastWall, !k.compared && l.wall < k.floor-stepMs:
+	case l.wall < leastWall, !compared && l.wall < k.floor-stepMs:
 		k.doubt = DoubtPast
-	case far:
+	case compared && ms(max(k.ahead(l), -k.ahead(l))) > platformBound:
 		k.doubt = DoubtPlatform
 	default:
 		k.doubt = DoubtNone
