@@ -243,7 +243,11 @@ func (r *Recorder) finish() error {
 				return err
 			}
 		default:
-			return r.commit(leaves)
+			err := r.commit(leaves)
+			if waits := r.Stats().AtRisk; err != nil && !errors.Is(err, buffer.ErrFailed) && waits > 0 {
+				err = fmt.Errorf("%d readings that waited in memory are lost: %w", waits, err)
+			}
+			return err
 		}
 	}
 }

@@ -29,7 +29,7 @@ type Options struct {
 	Signer  note.Signer // the gateway's log key
 	Clock   func() contract.Stamp
 	Hear    func(at int64) // told the platform's time, in Unix milliseconds, whenever it says it; may be nil
-	AckTime time.Duration // a leaf without an acknowledgement may be sent again after this; 0: 30 s
+	AckTime time.Duration  // a leaf without an acknowledgement may be sent again after this; 0: 30 s
 	Log     *slog.Logger
 }
 
