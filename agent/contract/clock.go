@@ -14,7 +14,7 @@ type ClockFix struct {
 	Boot   string `json:"boot"`             // the kernel's boot id
 	Mono   int64  `json:"mono"`             // milliseconds since that boot, of the leaf's at
 	Offset int64  `json:"offset"`           // Unix milliseconds of the boot: at is mono and this
-	Before *int64 `json:"before,omitempty"` // the offset that the gateway told or used last in this boot, if it was another one
+	Before *int64 `json:"before,omitempty"` // the boot's clock leaf before it, or before the first the clock as it was, if that was another
 	Source string `json:"source"`           // who says that the clock is synchronised: adjtimex
 	Daemon string `json:"daemon,omitempty"` // what keeps it so, where that is known: chrony, timesyncd, ntpd
 }

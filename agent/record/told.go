@@ -11,6 +11,7 @@ type told struct {
 	Boot   string `json:"boot"`
 	Clock  string `json:"clk"`    // of the newest stamp
 	Offset int64  `json:"offset"` // at less mono of it
+	Fixed  *int64 `json:"fixed"`  // offset of this boot's newest clock leaf; nil: there is none yet
 	Good   int64  `json:"good"`   // Unix milliseconds of the newest one whose clock was ok, of any boot
 }
 
@@ -39,8 +40,15 @@ func (t told) fix(now contract.Stamp) *contract.ClockFix {
 	f := &contract.ClockFix{
 		State: now.Clock, Boot: now.Boot, Mono: now.Mono, Offset: now.At - now.Mono, Source: clockSource, Daemon: timeDaemon(),
 	}
-	if by := f.Offset - t.Offset; t.Boot == now.Boot && (by <= -stepMs || by >= stepMs) {
-		f.Before = &t.Offset
+	if t.Boot != now.Boot {
+		return f
+	}
+	before := t.Offset
+	if t.Fixed != nil {
+		before = *t.Fixed
+	}
+	if by := f.Offset - before; by <= -stepMs || by >= stepMs {
+		f.Before = &before
 	}
 	return f
 }
@@ -53,7 +61,13 @@ func (t told) same(as told) bool {
 
 // after is what is told once a stamp is committed, with the clock leaf that is due if there is one.
 func (t told) after(now contract.Stamp) told {
-	next := told{now.Boot, now.Clock, now.At - now.Mono, t.Good}
+	next := told{Boot: now.Boot, Clock: now.Clock, Offset: now.At - now.Mono, Good: t.Good}
+	if t.Boot == now.Boot {
+		next.Fixed = t.Fixed
+	}
+	if now.Clock != contract.ClockUnsync {
+		next.Fixed = &next.Offset
+	}
 	if now.Clock == contract.ClockOK {
 		next.Good = now.At
 	}
