@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hubagent/agent/poll"
+	"hubagent/agent/record"
 	"hubagent/agent/status"
 	"hubagent/config"
 	"hubagent/drivers"
@@ -83,17 +84,17 @@ func (a *agent) snapshot() status.Snapshot {
 	used, free, err := a.store.Usage()
 	now := time.Now()
 	s := status.Snapshot{
-		Now: now.In(a.cfg.Gateway.Zone), Version: version, StartedAt: present(now, a.started),
+		Now: now.In(a.cfg.Gateway.Zone), Version: version, StartedAt: record.Present(a.started, now),
 		Gateway: a.cfg.Gateway.ID, Site: a.cfg.Gateway.Site, Epoch: a.epoch.Name,
 		Journal: status.Journal{
 			Leaves: a.store.Size(), Readings: rec.Readings, AtRisk: rec.AtRisk, Lost: rec.Lost.Readings,
-			SyncIntervalMs: a.cfg.Journal.SyncInterval.Milliseconds(), LastCommit: present(now, rec.LastCommit), DiskUsed: used, DiskFree: free,
+			SyncIntervalMs: a.cfg.Journal.SyncInterval.Milliseconds(), LastCommit: record.Present(rec.LastCommit, now), DiskUsed: used, DiskFree: free,
 		},
 		Uplink: a.link(now),
 	}
 	c := a.clock.Status()
 	s.Clock = c.State
-	s.ClockFacts = status.ClockFacts{Since: present(now, c.Since), Doubt: string(c.Doubt)}
+	s.ClockFacts = status.ClockFacts{Since: record.Present(c.Since, now), Doubt: string(c.Doubt)}
 	if c.Compared {
 		ahead := c.Ahead.Milliseconds()
 		s.ClockFacts.AheadMs = &ahead
@@ -114,26 +115,18 @@ func (a *agent) snapshot() status.Snapshot {
 	return s
 }
 
-// present is t by the clock as it is now, which may have been set since; both are straight from time.Now.
-func present(now, t time.Time) time.Time {
-	if t.IsZero() {
-		return t
-	}
-	return now.Add(-now.Sub(t)).Round(0)
-}
-
 func (a *agent) device(now time.Time, bus config.Bus, d config.Device, st poll.State) status.Device {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := status.Device{
 		Name: d.Name, Label: d.Label, Kind: d.Model.Kind, Model: d.Model.Model, Bus: bus.Name, IntervalMs: d.Interval.Milliseconds(),
-		Polls: st.Polls, Failures: st.Failures, LeftOut: st.Overruns, Failing: st.Failing, RetryAt: present(now, st.RetryAt), Error: st.Err,
+		Polls: st.Polls, Failures: st.Failures, LeftOut: st.Overruns, Failing: st.Failing, RetryAt: record.Present(st.RetryAt, now), Error: st.Err,
 	}
 	for _, p := range d.Model.Points {
 		l := a.last[d.Name][p.Name]
 		out.Points = append(out.Points, status.Point{
 			Name: p.Name, Title: p.Title, Headline: p.Headline, Bool: p.Type == config.Bool, Unit: p.Unit,
-			Value: l.value, At: present(now, l.valueAt), Quality: l.newest.Quality, Why: l.newest.Why,
+			Value: l.value, At: record.Present(l.valueAt, now), Quality: l.newest.Quality, Why: l.newest.Why,
 		})
 	}
 	return out
@@ -145,8 +138,8 @@ func (a *agent) link(now time.Time) status.Uplink {
 	}
 	u := a.uplink.Stats()
 	l := status.Uplink{
-		State: status.LinkOffline, Broker: u.Broker, Since: present(now, u.Since), RetryAt: present(now, u.RetryAt), Acknowledged: u.Acknowledged,
-		Waiting: u.Waiting, LastAck: present(now, u.LastAck), Published: u.Published, Republished: u.Republished,
+		State: status.LinkOffline, Broker: u.Broker, Since: record.Present(u.Since, now), RetryAt: record.Present(u.RetryAt, now), Acknowledged: u.Acknowledged,
+		Waiting: u.Waiting, LastAck: record.Present(u.LastAck, now), Published: u.Published, Republished: u.Republished,
 		Connects: u.Connects, Checkpoint: u.Checkpoint, OldestWaiting: u.OldestWaiting,
 	}
 	switch {

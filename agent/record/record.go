@@ -290,22 +290,19 @@ func (r *Recorder) place(s drivers.Sample) (drivers.Sample, contract.Stamp) {
 		if jumped(before, now) {
 			continue // in between: nobody knows on which side the stamp is
 		}
-		s.At = present(s.At, now)
-		if !s.Down.IsZero() {
-			s.Down = present(s.Down, now)
-		}
+		s.At, s.Down = Present(s.At, now), Present(s.Down, now)
 		return s, stamp
 	}
 }
 
-// jumped says whether the wall clock has jumped from one moment to another. Without a monotonic part of both nobody knows.
+// jumped says whether the wall clock has jumped from one moment to another. Without a monotonic part of both it has not.
 func jumped(a, b time.Time) bool {
 	by := b.Round(0).Sub(a.Round(0)) - b.Sub(a)
 	return by <= -ms(stepMs) || by >= ms(stepMs)
 }
 
-// present is t by the clock as it is now.
-func present(t, now time.Time) time.Time {
+// Present is t, straight from time.Now, by the clock as it is now, which may have jumped since. The zero time stays.
+func Present(t, now time.Time) time.Time {
 	if !jumped(t, now) {
 		return t
 	}

@@ -29,7 +29,7 @@ func (t told) news(now contract.Stamp) bool {
 	if now.Boot == "" || now.Clock == contract.ClockUnsync {
 		return false
 	}
-	return !t.after(now).same(t)
+	return !t.same(told{Boot: now.Boot, Clock: now.Clock, Offset: now.At - now.Mono})
 }
 
 // fix is the clock leaf that is due, or nil.

@@ -30,12 +30,12 @@ func TestPresent(t *testing.T) {
 		if !jumped(old, now) {
 			t.Fatalf("the jump by %v is not in the test's time", by)
 		}
-		if got := present(old, now); !got.Round(0).Equal(now.Add(-3 * time.Second).Round(0)) {
+		if got := Present(old, now); !got.Round(0).Equal(now.Add(-3 * time.Second).Round(0)) {
 			t.Errorf("jump by %v: %v, want 3 s before %v", by, got, now)
 		}
 	}
-	for _, same := range []time.Time{now, now.Add(-time.Hour), now.Add(-time.Hour).Round(0), time.UnixMilli(1)} {
-		if got := present(same, now); got != same {
+	for _, same := range []time.Time{now, now.Add(-time.Hour), now.Add(-time.Hour).Round(0), time.UnixMilli(1), {}} {
+		if got := Present(same, now); got != same {
 			t.Errorf("%v became %v without a jump", same, got)
 		}
 	}

@@ -60,6 +60,7 @@ type Uplink struct {
 	sent  contract.SeqSet // leaves published since start; owned by Run
 	saved time.Time       // when acked was last written to the store; owned by Run
 	dirty bool            // acked has changed since; owned by Run
+	said  bool            // that it cannot be written; owned by Run
 	holes contract.SeqSet // leaves that the journal holds damaged; owned by Run
 
 	mu    sync.Mutex
@@ -264,9 +265,10 @@ func (u *Uplink) saveAcked() {
 			return nil
 		})
 	}
-	if err != nil && !errors.Is(err, buffer.ErrFailed) { // the recorder reports a failed store
+	if err != nil && !u.said && !errors.Is(err, buffer.ErrFailed) { // the recorder reports a failed store
 		u.o.Log.Warn("cannot save what is acknowledged", "err", err)
 	}
+	u.said = err != nil
 	u.dirty, u.saved = err != nil, time.Now()
 }
 
