@@ -4,7 +4,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERS
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
 
-.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal flip-journal outage-month demo-arm gpio-vm usb-vm screenshots clean help
+.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal flip-journal outage-month demo-arm gpio-vm usb-vm clock-vm screenshots clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ profiles: ## every shipped profile against the bytes of its manual, and what a p
 
 usb-vm: ## a USB serial adapter pulled out and plugged in again, on a real kernel under QEMU
 	scripts/usb-vm
+
+clock-vm: ## the agent beside a clock that starts in 2001, is set, jumps and lies, on a real kernel under QEMU
+	scripts/clock-vm
 
 screenshots: build ## pictures of the page for the README, in deploy/docs
 	scripts/screenshots

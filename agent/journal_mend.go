@@ -21,17 +21,23 @@ import (
 // stoppedJournal opens the journal of an agent that is stopped, as the agent does: what is damaged is repaired.
 func stoppedJournal(c *cobra.Command, cfg *config.Config) (store *buffer.Store, secret keys.Keys, clock record.Clock, log *slog.Logger, err error) {
 	log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
-	if clock, err = record.SystemClock(); err != nil {
+	system, err := record.NewSystemClock(log)
+	if err != nil {
 		return nil, secret, nil, nil, err
 	}
 	if secret, err = keys.Load(cfg); err != nil {
 		return nil, secret, nil, nil, err
 	}
 	store, err = record.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: secret.Journal, Log: log, Lasting: record.Lasting()})
-	if errors.Is(err, buffer.ErrInUse) {
-		err = fmt.Errorf("%w; stop the agent first", err)
+	if err != nil {
+		return nil, secret, nil, nil, err
 	}
-	return store, secret, clock, log, err
+	good, err := record.LastGood(store)
+	if err != nil {
+		return nil, secret, nil, nil, errors.Join(err, store.Close())
+	}
+	system.NotBefore(good)
+	return store, secret, system.Stamp, log, nil
 }
 
 func newJournalRepairCommand() *cobra.Command {

@@ -61,7 +61,7 @@ commits what it has and ends within 5 seconds.`,
 //
 // It ends in that order, too: polls stop first, the recorder commits what they gave, the uplink sends the last leaf.
 func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
-	clock, err := record.SystemClock()
+	clock, err := record.NewSystemClock(log)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,12 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	epoch, err := record.Begin(store, cfg, secret.Public, version, clock())
+	good, err := record.LastGood(store)
+	if err != nil {
+		return err
+	}
+	clock.NotBefore(good)
+	epoch, err := record.Begin(store, cfg, secret.Public, version, clock.Stamp())
 	if err != nil {
 		return err
 	}
@@ -89,7 +94,7 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	if err != nil {
 		return err
 	}
-	recorder, err := record.New(store, epoch, cfg, clock, log)
+	recorder, err := record.New(store, epoch, cfg, clock.Stamp, log)
 	if err != nil {
 		return err
 	}
@@ -104,11 +109,11 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	if err != nil {
 		return err
 	}
-	keeper := record.Quota{Bytes: quota, Store: store, Epoch: epoch, Clock: clock, Log: log}
+	keeper := record.Quota{Bytes: quota, Store: store, Epoch: epoch, Clock: clock.Stamp, Log: log}
 	if len(cfg.Uplink.Brokers) > 0 {
 		a.uplink, err = uplink.New(uplink.Options{
 			Config: cfg.Uplink, Gateway: epoch.Gateway, Epoch: epoch.Name, Meta: epoch.Meta,
-			Store: store, Signer: secret.Log, Clock: clock, Log: log,
+			Store: store, Signer: secret.Log, Clock: clock.Stamp, Hear: clock.Hear, Log: log,
 			Mend: func(n int64) bool { return keeper.Mend(n) },
 		})
 		if err != nil {
@@ -116,7 +121,7 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 		}
 		keeper.Acked, keeper.Lost = a.uplink.Acked, a.uplink.Gone
 	}
-	carry := record.Carry{Store: store, Epoch: epoch, Clock: clock, Log: log, Acked: func(old *buffer.Survey) (contract.SeqSet, error) {
+	carry := record.Carry{Store: store, Epoch: epoch, Clock: clock.Stamp, Log: log, Acked: func(old *buffer.Survey) (contract.SeqSet, error) {
 		return uplink.Acked(old)
 	}}
 
@@ -177,7 +182,7 @@ type agent struct {
 	cfg      *config.Config
 	log      *slog.Logger
 	started  time.Time
-	clock    record.Clock
+	clock    *record.SystemClock
 	store    *buffer.Store
 	epoch    record.Epoch
 	recorder *record.Recorder

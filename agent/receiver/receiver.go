@@ -230,7 +230,7 @@ func (r *Receiver) receive(topic string, payload []byte) (ack []byte, to string,
 			return nil, "", err
 		}
 	}
-	a := contract.Ack{Epoch: epoch, SeqSet: l.set, Checkpoint: l.confirmed, Credit: r.o.Credit}
+	a := contract.Ack{Epoch: epoch, SeqSet: l.set, Checkpoint: l.confirmed, Credit: r.o.Credit, At: time.Now().UnixMilli()}
 	ack, err = json.Marshal(a)
 	return ack, gateway, err
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -83,6 +84,9 @@ func deliver(t *testing.T, r *Receiver, lane contract.Lane, payload []byte) (a c
 	}
 	if err := json.Unmarshal(raw, &a); err != nil {
 		t.Fatal(err)
+	}
+	if d := time.Since(time.UnixMilli(a.At)); d < -time.Millisecond || d > time.Minute {
+		t.Errorf("acknowledgement says that it is %v", time.UnixMilli(a.At))
 	}
 	return a
 }

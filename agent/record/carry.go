@@ -99,7 +99,9 @@ func takeOver(old predecessor, why string, tx *buffer.Tx) (*previous, error) {
 }
 
 // keptStates are the state records that outlive an epoch.
-func keptStates() []string { return []string{stateContacts, stateFaults, statePulses, stateQuota} }
+func keptStates() []string {
+	return []string{stateContacts, stateFaults, statePulses, stateQuota, stateClock, stateWear}
+}
 
 func examine(store *buffer.Store, r *buffer.Replaced) (*buffer.Survey, error) {
 	opts := store.Options()

@@ -29,10 +29,11 @@ const (
 	stateEpoch    = "epoch"    // name
 	stateMeta     = "meta"     // metaState
 	stateCounts   = "counts"   // Counts
-	stateFaults   = "faults"   // device -> contract.Fault, of those that last
+	stateFaults   = "faults"   // device -> openFault
 	statePulses   = "pulses"   // device -> point -> count, for pulse counters
 	stateContacts = "contacts" // device -> point -> state, for points that are events
 	stateWear     = "wear"     // Wear
+	stateClock    = "clock"    // told
 )
 
 type metaState struct {

@@ -14,7 +14,7 @@ const classOldLasting = buffer.Class('O')
 // Lasting are the classes of leaves that a full quota takes last: there are few of them, and they say what happened.
 func Lasting() []buffer.Class {
 	list := []buffer.Class{classOldLasting}
-	for _, k := range []contract.Kind{contract.KindGenesis, contract.KindMeta, contract.KindEvent, contract.KindFault, contract.KindGap} {
+	for _, k := range []contract.Kind{contract.KindGenesis, contract.KindMeta, contract.KindEvent, contract.KindFault, contract.KindGap, contract.KindClock} {
 		list = append(list, buffer.Class(k.Class()))
 	}
 	return list

@@ -134,13 +134,17 @@ func (q Quota) oldest(lasting bool, most int64, match func(n int64) bool) (r buf
 	return r, leaves, size
 }
 
-// gap is what a leaf of KindGap says: leaves that nobody will ever get.
+// gap is what a leaf of KindGap says: what nobody will ever get. For want of quota that are leaves; while the disk is full,
+// readings of a time that had no room in memory and never became leaves.
 type gap struct {
-	Why    string     `json:"why"`              // quota or damage
-	Epoch  string     `json:"of,omitempty"`     // whose leaves; absent: of the epoch of the gap leaf itself
-	Leaves [][2]int64 `json:"leaves"`           // first and last of each run
-	Beyond *int64     `json:"beyond,omitempty"` // leaves from this number on, if there were any, are lost too
-	Blocks int        `json:"blocks,omitempty"` // so many times a sync interval's readings, that were not part of a leaf, are lost
+	Why    string               `json:"why"`              // "quota", "damage" or "no space"
+	Epoch  string               `json:"of,omitempty"`     // whose leaves; absent: of the epoch of the gap leaf itself
+	Leaves [][2]int64           `json:"leaves,omitempty"` // first and last of each run
+	Beyond *int64               `json:"beyond,omitempty"` // leaves from this number on, if there were any, are lost too
+	Blocks int                  `json:"blocks,omitempty"` // so many times a sync interval's readings, that were not part of a leaf, are lost
+	From   int64                `json:"from,omitempty"`   // time of the first row lost, Unix milliseconds, by the clock of the leaf's at
+	Until  int64                `json:"until,omitempty"`  // of the last one
+	Lost   map[string]lostCount `json:"lost,omitempty"`   // by device
 }
 
 func (g *gap) add(list []buffer.Range) {

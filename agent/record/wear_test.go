@@ -108,7 +108,7 @@ func TestWearIsKept(t *testing.T) {
 			if err := r.take(sampleAt("bin-001", time.UnixMilli(1000), 1, false)); err != nil {
 				t.Fatal(err)
 			}
-			if err := r.commit(leaves, nil); err != nil {
+			if err := r.commit(leaves); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -66,10 +66,12 @@ func testLift() Device {
 		point("fault", "设施故障", "facility fault", "1", drivers.Bool(false), true))
 }
 
+func ahead(ms int64) *int64 { return &ms }
+
 func emptySnapshot() Snapshot {
 	return Snapshot{
 		Now: testNow, Version: "1.2.3", StartedAt: testNow.Add(-50 * time.Hour), Gateway: "hub-0042", Site: "示范小区",
-		Epoch: "20260303T072640Z-5f3a", Clock: "ok",
+		Epoch: "20260303T072640Z-5f3a", Clock: "ok", ClockFacts: ClockFacts{Since: testNow.Add(-50 * time.Hour), AheadMs: ahead(-120)},
 		Journal: Journal{
 			Leaves: 3127, Readings: 1482310, AtRisk: 12, SyncIntervalMs: 2000, LastCommit: testNow.Add(-time.Second),
 			DiskUsed: 61_400_000, DiskFree: 1_830_000_000, Quota: 512_000_000, RoomSeconds: 8.64e6,
@@ -120,6 +122,8 @@ func troubledSnapshot() Snapshot {
 	s.Devices[14].Points[0].Value = drivers.Bool(true)
 	s.Journal.Volatile = true
 	s.Card = Card{Device: "mmcblk0", Kind: CardSD, Model: "SC32G", Endurance: 10e12, YearsLeft: 0.4}
+	s.Journal.Lost = 1310
+	s.Clock, s.ClockFacts = "step", ClockFacts{Since: testNow.Add(-20 * time.Second), JumpedAt: testNow.Add(-20 * time.Second), JumpedByMs: 7 * 86_400_000, AheadMs: ahead(2300)}
 	s.Uplink = Uplink{
 		State: LinkOffline, Broker: "mqtts://platform.example:8883", Since: testNow.Add(-42 * time.Minute), Acknowledged: 3084,
 		Waiting: 43, OldestWaiting: testNow.Add(-43 * time.Minute), LastAck: testNow.Add(-43 * time.Minute), Connects: 2,
@@ -132,7 +136,7 @@ func troubledSnapshot() Snapshot {
 func freshSnapshot() Snapshot {
 	s := goodSnapshot()
 	s.StartedAt = testNow.Add(-900 * time.Millisecond)
-	s.Clock = "unsync"
+	s.Clock, s.ClockFacts = "unsync", ClockFacts{Since: s.StartedAt, Doubt: "kernel"}
 	for i := range s.Devices {
 		d := &s.Devices[i]
 		d.Polls, d.Failures = 0, 0

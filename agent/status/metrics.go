@@ -18,6 +18,11 @@ func metrics(s Snapshot) []byte {
 	e.one("hubagent_start_time_seconds", "gauge", "When the agent started, Unix time.", unix(s.StartedAt))
 	e.one("hubagent_clock_synchronised", "gauge", "1 if the clock is known to be right.", truth(s.Clock == "ok"))
 
+	e.one("hubagent_clock_jumped", "gauge", "1 if the clock has just jumped, though it is synchronised.", truth(s.Clock == "step"))
+	if ahead := s.ClockFacts.AheadMs; ahead != nil {
+		e.one("hubagent_clock_ahead_seconds", "gauge", "By how much the clock is ahead of the platform's; absent if that is not known.", float64(*ahead)/1000)
+	}
+
 	e.family("hubagent_poll_total", "counter", "Polls since start.")
 	for _, d := range s.Devices {
 		e.sample(float64(d.Polls), "device", d.Name)
@@ -54,6 +59,7 @@ func metrics(s Snapshot) []byte {
 	e.one("hubagent_journal_leaves", "gauge", "Leaves in the journal's epoch.", float64(j.Leaves))
 	e.one("hubagent_journal_readings", "gauge", "Readings in the journal's epoch.", float64(j.Readings))
 	e.one("hubagent_journal_at_risk_readings", "gauge", "Readings polled and not on disk yet.", float64(j.AtRisk))
+	e.one("hubagent_journal_lost_readings_total", "counter", "Readings lost since start, because neither disk nor memory had room.", float64(j.Lost))
 	e.sometimes("hubagent_journal_last_commit_time_seconds", "When readings were last written, Unix time.", j.LastCommit)
 	e.one("hubagent_journal_bytes", "gauge", "Disk space the journal takes.", float64(j.DiskUsed))
 	e.one("hubagent_journal_free_bytes", "gauge", "Disk space left for the agent.", float64(j.DiskFree))

@@ -128,7 +128,13 @@ func (l *language) storage(s Snapshot) []fact {
 	}
 	add("storage.readings", l.Say("storage.count", grouped(strconv.FormatUint(j.Readings, 10))))
 	atRisk := l.Say("storage.count", grouped(strconv.Itoa(j.AtRisk)))
-	add("storage.at_risk", l.Say("storage.at_most", atRisk, seconds(j.SyncIntervalMs)))
+	if j.Error == "" {
+		atRisk = l.Say("storage.at_most", atRisk, seconds(j.SyncIntervalMs))
+	}
+	add("storage.at_risk", atRisk)
+	if j.Lost > 0 {
+		add("storage.lost", l.Say("storage.count", grouped(strconv.FormatUint(j.Lost, 10))))
+	}
 	add("storage.commit", l.ago(s.Now, j.LastCommit))
 	used := l.size(j.DiskUsed)
 	if j.Quota > 0 {
@@ -186,15 +192,27 @@ func (l *language) card(c Card) string {
 }
 
 func (l *language) about(s Snapshot) []fact {
-	return []fact{
+	f := s.ClockFacts
+	clock := l.known("clock."+s.Clock, s.Clock)
+	if !f.Since.IsZero() {
+		clock += l.since(s, f.Since)
+	}
+	facts := []fact{
 		{l.Say("about.gateway"), s.Gateway, "code"},
 		{Title: l.Say("about.site"), Text: s.Site},
 		{l.Say("about.epoch"), s.Epoch, "code"},
 		{l.Say("about.version"), s.Version, "code"},
 		{Title: l.Say("about.started"), Text: l.ago(s.Now, s.StartedAt)},
-		{Title: l.Say("about.clock"), Text: l.known("clock."+s.Clock, s.Clock)},
+		{Title: l.Say("about.clock"), Text: clock},
 		{Title: l.Say("about.now"), Text: s.Now.Format("2006-01-02 15:04:05 -07:00")},
 	}
+	if f.AheadMs != nil {
+		facts = append(facts, fact{Title: l.Say("about.platform_time"), Text: l.ahead(*f.AheadMs)})
+	}
+	if !f.JumpedAt.IsZero() {
+		facts = append(facts, fact{Title: l.Say("about.jump"), Text: l.Say("clock.moved", l.moved(f.JumpedByMs), l.ago(s.Now, f.JumpedAt))})
+	}
+	return facts
 }
 
 // seconds writes milliseconds as seconds, with a fraction only when there is one.

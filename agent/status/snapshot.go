@@ -9,21 +9,31 @@ import (
 )
 
 // Snapshot is everything the page, the API and the metrics say, at one moment. The JSON form is /api/v1/status, where
-// a time that is zero, which means never, is left out. Times that come straight from time.Now give the right age even
-// when the clock has been set since.
+// a time that is zero, which means never, is left out. All times are by the present clock, also those of before it was
+// set.
 type Snapshot struct {
-	Now       time.Time `json:"now"` // in the time zone the page is to show
-	Version   string    `json:"version"`
-	StartedAt time.Time `json:"started_at,omitzero"`
-	Gateway   string    `json:"gateway"`
-	Site      string    `json:"site"`
-	Epoch     string    `json:"epoch"`
-	Clock     string    `json:"clock"` // ok, unsync, step
-	Buses     []Bus     `json:"buses"`
-	Devices   []Device  `json:"devices"`
-	Journal   Journal   `json:"journal"`
-	Card      Card      `json:"card"`
-	Uplink    Uplink    `json:"uplink"`
+	Now        time.Time  `json:"now"` // in the time zone the page is to show
+	Version    string     `json:"version"`
+	StartedAt  time.Time  `json:"started_at,omitzero"`
+	Gateway    string     `json:"gateway"`
+	Site       string     `json:"site"`
+	Epoch      string     `json:"epoch"`
+	Clock      string     `json:"clock"` // ok, unsync, step
+	ClockFacts ClockFacts `json:"clock_facts"`
+	Buses      []Bus      `json:"buses"`
+	Devices    []Device   `json:"devices"`
+	Journal    Journal    `json:"journal"`
+	Card       Card       `json:"card"`
+	Uplink     Uplink     `json:"uplink"`
+}
+
+// ClockFacts are what is known of the clock beside its state.
+type ClockFacts struct {
+	Since      time.Time `json:"since,omitzero"`        // of state and doubt as they are
+	Doubt      string    `json:"doubt"`                 // why the state is unsync: kernel, past, platform
+	AheadMs    *int64    `json:"ahead_ms"`              // of the platform's clock, the way of its message included; null: it said none
+	JumpedAt   time.Time `json:"jumped_at,omitzero"`    // last time since the agent's start, by the present clock
+	JumpedByMs int64     `json:"jumped_by_ms,omitzero"` // forward is positive
 }
 
 // Bus is one bus's use of its time.
@@ -81,6 +91,7 @@ type Journal struct {
 	Leaves         int64     `json:"leaves"`           // in this epoch
 	Readings       uint64    `json:"readings"`         // journaled in this epoch
 	AtRisk         int       `json:"at_risk"`          // readings polled and not on disk yet
+	Lost           uint64    `json:"lost"`             // readings lost since start, because neither disk nor memory had room
 	SyncIntervalMs int64     `json:"sync_interval_ms"` // longest time a reading is at risk
 	LastCommit     time.Time `json:"last_commit,omitzero"`
 	DiskUsed       int64     `json:"disk_used_bytes"`              // blocks the journal takes
@@ -91,7 +102,7 @@ type Journal struct {
 	Written        int64     `json:"written_bytes"`                // by the agent to its disk since the journal was begun, as the kernel counts; 0: not known
 	WrittenADay    float64   `json:"written_bytes_a_day,omitzero"` // 0: not known yet
 	WriteRatio     float64   `json:"write_ratio,omitzero"`         // bytes written for each byte of a compressed leaf; 0: not known yet
-	Error          string    `json:"error"`                        // set when the journal takes no more readings
+	Error          string    `json:"error"`                        // set while the journal takes no readings: they wait in memory
 }
 
 // Card is the device that holds the journal.

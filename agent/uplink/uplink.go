@@ -30,6 +30,7 @@ type Options struct {
 	Clock   func() contract.Stamp
 	Mend    func(n int64) bool // called once for a leaf that is damaged on disk: true when it can be read now; may be nil
 	AckTime time.Duration      // a leaf without an acknowledgement may be sent again after this; 0: 30 s
+	Hear    func(at int64)     // told the platform's time, in Unix milliseconds, whenever it says it; may be nil
 	Log     *slog.Logger
 }
 
@@ -43,7 +44,8 @@ type Stats struct {
 	RetryAt      time.Time // of the next attempt
 	Acknowledged int64     // leaves the platform has stored
 	Waiting      int64     // leaves it has not
-	// OldestWaiting is when the oldest of them was committed, by the clock of that time; zero when there is none.
+	// OldestWaiting is when the oldest of them was committed, by the present clock where it can be told; zero when there is
+	// none, and when its clock was not good and it is of an earlier boot.
 	OldestWaiting time.Time
 	LastAck       time.Time
 	Published     uint64 // leaves sent since start
@@ -59,6 +61,7 @@ type Uplink struct {
 	sent  contract.SeqSet // leaves published since start; owned by Run
 	saved time.Time       // when acked was last written to the store; owned by Run
 	dirty bool            // acked has changed since; owned by Run
+	said  bool            // that it cannot be written; owned by Run
 	holes contract.SeqSet // leaves that the journal holds damaged; owned by Run
 
 	mu    sync.Mutex
@@ -145,7 +148,7 @@ func (u *Uplink) Stats() Stats {
 }
 
 // committedAt reads when a leaf was made from its header. A leaf that cannot be read gives no time here; sending it
-// gives the error.
+// gives the error. One of this boot is placed by the time since boot, whatever its clock said.
 func (u *Uplink) committedAt(n int64) time.Time {
 	leaf, err := u.o.Store.Leaf(n)
 	if err != nil {
@@ -155,7 +158,12 @@ func (u *Uplink) committedAt(n int64) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	return time.UnixMilli(l.At)
+	now := u.o.Clock()
+	at, known := contract.RepairedTime(l.Stamp, l.At, []contract.ClockFix{{State: now.Clock, Boot: now.Boot, Mono: now.Mono, Offset: now.At - now.Mono}})
+	if !known {
+		return time.Time{}
+	}
+	return time.UnixMilli(at)
 }
 
 // stableTime is how long a connection must hold before the wait between attempts starts small again. Without it a
@@ -271,9 +279,10 @@ func (u *Uplink) saveAcked() {
 			return nil
 		})
 	}
-	if err != nil && !errors.Is(err, buffer.ErrFailed) { // the recorder reports a failed store
+	if err != nil && !u.said && !errors.Is(err, buffer.ErrFailed) { // the recorder reports a failed store
 		u.o.Log.Warn("cannot save what is acknowledged", "err", err)
 	}
+	u.said = err != nil
 	u.dirty, u.saved = err != nil, time.Now()
 }
 
