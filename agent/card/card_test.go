@@ -38,8 +38,8 @@ func tree(t *testing.T, lines string) string {
 	return root
 }
 
-// A gateway with eMMC, an SD card, a USB disk under LUKS and two disks in a RAID, as the kernel's mmc, scsi, dm and md drivers
-// lay them out.
+// A gateway with eMMC, an SD card, a USB disk under LUKS and two disks in a RAID. The SD card is recorded from Debian's arm64
+// kernel 6.1 with the card that QEMU plays; the others are laid out as the kernel's drivers do it.
 const gateway = `
 dev/block/179:0 -> ../../devices/platform/fe330000.mmc/mmc_host/mmc1/mmc1:0001/block/mmcblk1
 dev/block/179:2 -> ../../devices/platform/fe330000.mmc/mmc_host/mmc1/mmc1:0001/block/mmcblk1/mmcblk1p2
@@ -50,12 +50,13 @@ devices/platform/fe330000.mmc/mmc_host/mmc1/mmc1:0001/pre_eol_info: 0x01
 devices/platform/fe330000.mmc/mmc_host/mmc1/mmc1:0001/block/mmcblk1/device -> ../../../mmc1:0001
 devices/platform/fe330000.mmc/mmc_host/mmc1/mmc1:0001/block/mmcblk1/slaves/
 devices/platform/fe330000.mmc/mmc_host/mmc1/mmc1:0001/block/mmcblk1/mmcblk1p2/partition: 2
-dev/block/179:32 -> ../../devices/platform/fe320000.mmc/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0
-dev/block/179:33 -> ../../devices/platform/fe320000.mmc/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0/mmcblk0p1
-devices/platform/fe320000.mmc/mmc_host/mmc0/mmc0:aaaa/type: SD
-devices/platform/fe320000.mmc/mmc_host/mmc0/mmc0:aaaa/name: SC32G
-devices/platform/fe320000.mmc/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0/device -> ../../../mmc0:aaaa
-devices/platform/fe320000.mmc/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0/mmcblk0p1/partition: 1
+dev/block/179:32 -> ../../devices/platform/4010000000.pcie/pci0000:00/0000:00:01.0/mmc_host/mmc0/mmc0:4567/block/mmcblk0
+dev/block/179:33 -> ../../devices/platform/4010000000.pcie/pci0000:00/0000:00:01.0/mmc_host/mmc0/mmc0:4567/block/mmcblk0/mmcblk0p1
+devices/platform/4010000000.pcie/pci0000:00/0000:00:01.0/mmc_host/mmc0/mmc0:4567/type: SD
+devices/platform/4010000000.pcie/pci0000:00/0000:00:01.0/mmc_host/mmc0/mmc0:4567/name: QEMU!
+devices/platform/4010000000.pcie/pci0000:00/0000:00:01.0/mmc_host/mmc0/mmc0:4567/block/mmcblk0/device -> ../../../mmc0:4567
+devices/platform/4010000000.pcie/pci0000:00/0000:00:01.0/mmc_host/mmc0/mmc0:4567/block/mmcblk0/slaves/
+devices/platform/4010000000.pcie/pci0000:00/0000:00:01.0/mmc_host/mmc0/mmc0:4567/block/mmcblk0/mmcblk0p1/partition: 1
 dev/block/254:0 -> ../../devices/virtual/block/dm-0
 devices/virtual/block/dm-0/slaves/sda1 -> ../../../../pci0000:00/usb1/host0/block/sda/sda1
 devices/pci0000:00/usb1/host0/block/sda/device/model: Flash Disk
@@ -75,7 +76,7 @@ func TestRead(t *testing.T) {
 	}{
 		{179, 0, Card{"mmcblk1", EMMC, "AJTD4R", 30, ReserveNormal}},
 		{179, 2, Card{"mmcblk1", EMMC, "AJTD4R", 30, ReserveNormal}},
-		{179, 33, Card{"mmcblk0", SD, "SC32G", 0, ""}},
+		{179, 33, Card{"mmcblk0", SD, "QEMU!", 0, ""}},
 		{254, 0, Card{"sda", Disk, "Flash Disk", 0, ""}},
 		{9, 0, Card{"md0", Other, "", 0, ""}},
 		{254, 9, Card{"", Other, "", 0, ""}}, // on itself

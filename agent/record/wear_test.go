@@ -17,11 +17,13 @@ func TestRoom(t *testing.T) {
 		least, most                time.Duration
 	}{
 		"not known":               {Growth{}, 1e9, 0, 1e9, 0, 0, 0},
-		"all of the quota":        {day, 144e6, 1e6, 1e9, 0, 189 * time.Hour, 190 * time.Hour}, // 0.79 of 10 days
-		"what is acked counts":    {day, 144e6, 144e6, 1e9, 0, 189 * time.Hour, 190 * time.Hour},
-		"half of it waits":        {day, 144e6, 80e6, 1e9, 7200, 69 * time.Hour, 70 * time.Hour},
-		"the disk has less":       {day, 1e9, 14.4e6, 20e6, 0, 18 * time.Hour, 19 * time.Hour},
+		"all of the quota":        {day, 1e9, 1e6, 1e12, 0, 1465 * time.Hour, 1466 * time.Hour}, // 879.4 MB of leaves
+		"what is acked counts":    {day, 1e9, 1e9, 1e12, 0, 1465 * time.Hour, 1466 * time.Hour},
+		"half of it waits":        {day, 1e9, 500e6, 1e12, 43_970, 732 * time.Hour, 733 * time.Hour},
+		"the least quota":         {day, 64e6, 20e6, 1e9, 0, 46 * time.Hour, 47 * time.Hour}, // 27.6 MB of leaves
+		"the disk has less":       {day, 1e9, 44e6, 40e6, 0, 46 * time.Hour, 47 * time.Hour},
 		"full":                    {day, 144e6, 144e6, 1e9, 20_000, time.Minute, time.Minute},
+		"no space for anything":   {day, 64e6, 0, 1e6, 0, time.Minute, time.Minute},
 		"hardly a leaf, for ever": {Growth{1, time.Hour}, 64e9, 0, 64e9, 0, mostRoom, mostRoom},
 	} {
 		if got := c.g.Room(c.quota, c.used, c.free, c.waiting); got < c.least || got > c.most {
@@ -66,6 +68,16 @@ func TestGrowth(t *testing.T) {
 		at = at.Add(time.Minute)
 	}
 	if want := (Growth{700, 30 * time.Second}); known != want || len(w.growing) > growthMarks {
+		t.Errorf("%+v of %d marks, want %+v", known, len(w.growing), want)
+	}
+	w = wear{}
+	for n := range int64(4000) { // two seconds apart
+		known = w.grew(mark{at.Add(time.Duration(n) * 2 * time.Second), n, n * 50})
+		if is := known != (Growth{}); is != (n >= 90) {
+			t.Fatalf("after %d s: %+v", 2*n, known)
+		}
+	}
+	if want := (Growth{50, 2 * time.Second}); known != want || len(w.growing) > growthMarks {
 		t.Errorf("%+v of %d marks, want %+v", known, len(w.growing), want)
 	}
 	w = wear{}

@@ -147,7 +147,7 @@ func TestCardInWords(t *testing.T) {
 		{Card{Device: "mmcblk1", Kind: CardEMMC, LifeUsed: 10, Reserve: ReserveNormal}, "mmcblk1（eMMC）：寿命已用 0% 至 10%，备用块正常", "mmcblk1 (eMMC): 0–10 % of its life used, spare blocks in order", false},
 		{Card{Device: "mmcblk1", Kind: CardEMMC, LifeUsed: 110, Reserve: ReserveUrgent}, "mmcblk1（eMMC）：已超出设计寿命，备用块已用 90%", "mmcblk1 (eMMC): beyond the life it was made for, 90 % of its spare blocks used", true},
 		{Card{Device: "mmcblk1", Kind: CardEMMC, LifeUsed: 50, Reserve: ReserveWarning}, "mmcblk1（eMMC）：寿命已用 40% 至 50%，备用块已用 80%", "mmcblk1 (eMMC): 40–50 % of its life used, 80 % of its spare blocks used", true},
-		{Card{Device: "mmcblk0", Kind: CardSD, Endurance: 10e12}, "mmcblk0（SD 卡）：额定写入 10.0 TB，运行 1 小时后可估算剩余年限", "mmcblk0 (SD card): rated 10.0 TB; the years left are known after 1 h", false},
+		{Card{Device: "mmcblk0", Kind: CardSD, Endurance: 10e12}, "mmcblk0（SD 卡）：额定写入 10.0 TB，运行 1 小时后可估算剩余年限", "mmcblk0 (SD card): rated 10.0 TB; the years left are known after an hour", false},
 		{Card{Device: "mmcblk0", Kind: CardSD, Endurance: 10e12, YearsLeft: 121.8}, "mmcblk0（SD 卡）：按网关自身的写入量，还可用约 121 年（额定写入 10.0 TB）", "mmcblk0 (SD card): about 121 years left of the rated 10.0 TB, by what the agent writes", false},
 		{Card{Device: "mmcblk0", Kind: CardSD, Endurance: 1e11, YearsLeft: 0.01}, "mmcblk0（SD 卡）：按网关自身的写入量，还可用约 3 天（额定写入 100.0 GB）", "mmcblk0 (SD card): about 3 days left of the rated 100.0 GB, by what the agent writes", true},
 		{Card{Device: "x", Kind: CardSD, Endurance: 1e15, YearsLeft: 1e300}, "x（SD 卡）：按网关自身的写入量，还可用约 200 年（额定写入 1000.0 TB）", "x (SD card): about 200 years left of the rated 1000.0 TB, by what the agent writes", false},
