@@ -63,7 +63,12 @@ buses:
 	if err := broker.Up(); err != nil {
 		t.Fatal(err)
 	}
-	defer broker.Cut()
+	defer func() {
+		if err := broker.Cut(); err != nil {
+			t.Error(err)
+		}
+		t.Logf("%v: the broker has ended", sinceBootVM())
+	}()
 	var leaves []contract.Leaf
 	var raw [][]byte
 	platform, err := receiver.New(receiver.Options{
@@ -184,10 +189,12 @@ buses:
 	if err := agent.Wait(); err != nil {
 		t.Errorf("the agent ended with %v", err)
 	}
+	t.Logf("%v: the agent has ended", sinceBootVM())
 	stop()
 	if err := <-received; err != nil {
 		t.Error(err)
 	}
+	t.Logf("%v: the receiver has ended", sinceBootVM())
 	if s := platform.Stats(); s.Refused+s.Equivocations+s.WrongRoots > 0 || s.Checkpoints == 0 {
 		t.Errorf("platform %+v", s)
 	}

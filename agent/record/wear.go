@@ -93,6 +93,10 @@ func (w *wear) grew(now mark) Growth {
 const (
 	overheadBytes = 30.6e6
 	overheadShare = 0.09
+
+	// Beside its bytes a leaf has keys, checksums and places in Badger's files, and two hashes on the average. Reckoned from
+	// their formats; it matters with leaves of one reading.
+	leafOverhead = 170
 )
 
 // freeRest is what the journal leaves free of a disk.
@@ -104,8 +108,8 @@ func (g Growth) Room(quota, used, free, waiting int64) time.Duration {
 	if g.LeafBytes <= 0 || g.LeafEvery <= 0 {
 		return 0
 	}
-	space := (1-overheadShare)*float64(min(quota, used+free-freeRest)) - overheadBytes - float64(waiting)*g.LeafBytes
-	leaves := max(1, space/g.LeafBytes) // 0 says something else
+	space := (1-overheadShare)*float64(min(quota, used+free-freeRest)) - overheadBytes
+	leaves := max(1, space/(g.LeafBytes+leafOverhead)-float64(waiting)) // 0 says something else
 	return time.Duration(min(leaves*float64(g.LeafEvery), float64(mostRoom)))
 }
 

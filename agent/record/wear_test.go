@@ -17,11 +17,11 @@ func TestRoom(t *testing.T) {
 		least, most                time.Duration
 	}{
 		"not known":               {Growth{}, 1e9, 0, 1e9, 0, 0, 0},
-		"all of the quota":        {day, 1e9, 1e6, 1e12, 0, 1465 * time.Hour, 1466 * time.Hour}, // 879.4 MB of leaves
-		"what is acked counts":    {day, 1e9, 1e9, 1e12, 0, 1465 * time.Hour, 1466 * time.Hour},
-		"half of it waits":        {day, 1e9, 500e6, 1e12, 43_970, 732 * time.Hour, 733 * time.Hour},
-		"the least quota":         {day, 64e6, 20e6, 1e9, 0, 46 * time.Hour, 47 * time.Hour}, // 27.6 MB of leaves
-		"the disk has less":       {day, 1e9, 44e6, 40e6, 0, 46 * time.Hour, 47 * time.Hour},
+		"all of the quota":        {day, 1e9, 1e6, 1e12, 0, 1441 * time.Hour, 1442 * time.Hour}, // 879.4 MB of leaves
+		"what is acked counts":    {day, 1e9, 1e9, 1e12, 0, 1441 * time.Hour, 1442 * time.Hour},
+		"half of it waits":        {day, 1e9, 500e6, 1e12, 43_970, 708 * time.Hour, 709 * time.Hour},
+		"the least quota":         {day, 64e6, 20e6, 1e9, 0, 45 * time.Hour, 46 * time.Hour}, // 27.6 MB of leaves
+		"the disk has less":       {day, 1e9, 44e6, 40e6, 0, 45 * time.Hour, 46 * time.Hour},
 		"full":                    {day, 144e6, 144e6, 1e9, 20_000, time.Minute, time.Minute},
 		"no space for anything":   {day, 64e6, 0, 1e6, 0, time.Minute, time.Minute},
 		"hardly a leaf, for ever": {Growth{1, time.Hour}, 64e9, 0, 64e9, 0, mostRoom, mostRoom},
