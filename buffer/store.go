@@ -381,17 +381,20 @@ func (s *Store) Maintain(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			s.commit.Lock()
-			var err error
-			if s.Err() == nil && s.checkSpace(reserveBytes) == nil {
-				err = errors.Join(s.collect(), s.makeBallast())
-			}
-			s.commit.Unlock()
-			if err != nil {
+			if err := s.maintain(); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+func (s *Store) maintain() error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if s.Err() != nil || s.checkSpace(reserveBytes) != nil {
+		return nil
+	}
+	return errors.Join(s.collect(), s.makeBallast())
 }
 
 // compact merges Badger's newest tables into its tree when there are enough of them. Badger's own compactors look for

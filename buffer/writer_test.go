@@ -1,0 +1,388 @@
+package buffer
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// The test binary is also the process whose journal is cut off in its work, by a signal or with the machine's power:
+//
+//	HUB_JOURNAL_WRITER=DIR buffer.test                   writes until it is ended, and says on its output what it did
+//	HUB_JOURNAL_CHECK=DIR  buffer.test < what writers said   checks the journal against it: exit code 0, or 1 and why
+//
+// A writer says, a line each:
+//
+//	open, gc, close, drop N, drop N lasting   it begins to do that; N: leaves below it may go, of lasting classes or others
+//	opened, gced, closed, dropped             that is done
+//	N HASH                                    leaf N is committed, and this is its record hash; also the last one that it
+//	                                          found when it opened the journal
+//
+// Each leaf holds random bytes: a number that is used twice shows by its hash.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("HUB_JOURNAL_WRITER"); dir != "" {
+		fmt.Println(writeOn(context.Background(), dir, rand.Uint64(), func(format string, a ...any) { fmt.Printf(format+"\n", a...) }))
+		os.Exit(1)
+	}
+	if dir := os.Getenv("HUB_JOURNAL_CHECK"); dir != "" {
+		size, err := checkSaid(dir, os.Stdin)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("good:", size, "leaves")
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// writerOptions are a writer's and its checker's.
+func writerOptions(dir string) Options {
+	return Options{Dir: dir, Key: bytes.Repeat([]byte{3}, 32), Lasting: []Class{'e'}}
+}
+
+// writerClass is the class of a writer's leaf.
+func writerClass(n int64) Class {
+	if n%10 == 3 {
+		return 'e'
+	}
+	return 'd'
+}
+
+// writerLeaf is small, as events and blocks are, or now and then so large that its Commit goes to Badger at once.
+func writerLeaf(r *rand.Rand, n int64) []byte {
+	size := r.IntN(2000)
+	if r.IntN(12) == 0 {
+		size = directBytes + r.IntN(64<<10)
+	}
+	random := make([]byte, size)
+	for i := range random {
+		random[i] = byte(r.Uint32())
+	}
+	return fmt.Appendf(nil, "%d %x %s", n, r.Uint64(), random)
+}
+
+// What a writer keeps of its newest leaves; lasting ones ten times as long.
+const writerKeeps = 400
+
+// writeOn writes to the journal until ctx ends or something fails. said is told of each step.
+func writeOn(ctx context.Context, dir string, seed uint64, said func(format string, a ...any)) error {
+	r := rand.New(rand.NewPCG(seed, 1))
+	var s *Store
+	reopen := func() (err error) {
+		if s != nil {
+			said("close")
+			if err := s.Close(); err != nil {
+				return err
+			}
+			said("closed")
+		}
+		said("open")
+		if s, err = Open(writerOptions(dir)); err != nil {
+			return err
+		}
+		said("opened")
+		n := s.Size() - 1
+		if n < 0 {
+			return nil
+		}
+		leaf, err := s.Leaf(n)
+		if errors.Is(err, ErrDropped) {
+			return nil
+		}
+		if err == nil {
+			said("%d %v", n, tlog.RecordHash(leaf.Data))
+		}
+		return err
+	}
+	if err := reopen(); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		var n int64
+		var hash tlog.Hash
+		leaf := func(tx *Tx) error { // with blocks and state beside it, as a recorder has them
+			n = tx.Next()
+			data := writerLeaf(r, n)
+			hash = tlog.RecordHash(data)
+			switch n % 3 {
+			case 1:
+				if err := tx.Hold(hash[:]); err != nil {
+					return err
+				}
+			case 2:
+				tx.Release()
+			}
+			tx.Set("last", hash[:])
+			_, err := tx.Append(writerClass(n), data)
+			return err
+		}
+		step := r.IntN(600)
+		switch end, lasting := s.Size()-writerKeeps, s.Size()-10*writerKeeps; {
+		case step < 4 && end > 0:
+			said("drop %d", end)
+			if err := s.Drop(Range{0, end}, false, leaf); err != nil {
+				return err
+			}
+			said("dropped")
+		case step < 5 && lasting > 0:
+			said("drop %d lasting", lasting)
+			if err := s.Drop(Range{0, lasting}, true, leaf); err != nil {
+				return err
+			}
+			said("dropped")
+		case step < 9:
+			said("gc")
+			if err := s.maintain(); err != nil {
+				return err
+			}
+			said("gced")
+			continue
+		case step < 11:
+			if err := reopen(); err != nil {
+				return err
+			}
+			continue
+		default:
+			if err := s.Commit(leaf); err != nil {
+				return err
+			}
+		}
+		said("%d %v", n, hash)
+	}
+	return s.Close()
+}
+
+// ledger is what writers said of one journal, and what was found in it.
+type ledger struct {
+	hashes    []tlog.Hash // record hash of each leaf
+	mayBeGone [2]int64    // leaves below may have been dropped: the others, and lasting ones
+	gone      [2]int64    // these were
+	doing     string      // what was begun and is not done
+	dropping  int
+	tree      frontier // of hashes
+}
+
+// take notes a line.
+func (l *ledger) take(line string) error {
+	words := strings.Fields(line)
+	switch {
+	case len(words) == 1 && slices.Contains([]string{"open", "gc", "close"}, line):
+		l.doing = line
+		return nil
+	case len(words) == 1 && slices.Contains([]string{"opened", "gced", "closed", "dropped"}, line):
+		if line == "dropped" {
+			l.gone[l.dropping] = l.mayBeGone[l.dropping]
+		}
+		l.doing = ""
+		return nil
+	case len(words) >= 2 && words[0] == "drop":
+		end, err := strconv.ParseInt(words[1], 10, 64)
+		if err != nil {
+			return fmt.Errorf("writer says %q", line)
+		}
+		l.doing, l.dropping = "drop", len(words)-2
+		l.mayBeGone[l.dropping] = max(end, l.mayBeGone[l.dropping])
+		return nil
+	case len(words) != 2:
+		return fmt.Errorf("writer says %q", line)
+	}
+	n, err := strconv.ParseInt(words[0], 10, 64)
+	hash, bad := tlog.ParseHash(words[1])
+	if err = errors.Join(err, bad); err != nil {
+		return fmt.Errorf("writer says %q: %w", line, err)
+	}
+	switch size := int64(len(l.hashes)); {
+	case n < size && l.hashes[n] == hash:
+		return nil
+	case n < size:
+		return fmt.Errorf("number %d was used twice", n)
+	case n > size:
+		return fmt.Errorf("number %d after %d", n, size-1)
+	}
+	l.add(hash)
+	return nil
+}
+
+func (l *ledger) add(hash tlog.Hash) {
+	l.hashes = append(l.hashes, hash)
+	l.tree.add(hash)
+}
+
+// check compares a journal with the ledger: every leaf that is not dropped, state, blocks and root; at most one leaf more,
+// which the ledger takes up.
+func (l *ledger) check(s *Store) error {
+	acknowledged := int64(len(l.hashes))
+	size := s.Size()
+	if size != acknowledged && size != acknowledged+1 {
+		return fmt.Errorf("%d leaves were acknowledged, %d are there", acknowledged, size)
+	}
+	for n := min(l.gone[0], l.gone[1]); n < size; n++ {
+		kind := 0
+		if writerClass(n) == 'e' {
+			kind = 1
+		}
+		leaf, err := s.Leaf(n)
+		if errors.Is(err, ErrDropped) && n < l.mayBeGone[kind] {
+			if n < acknowledged {
+				continue
+			}
+			return fmt.Errorf("leaf %d is dropped and was not acknowledged", n)
+		}
+		if err != nil {
+			return err
+		}
+		hash := tlog.RecordHash(leaf.Data)
+		switch {
+		case n < l.gone[kind]:
+			return fmt.Errorf("leaf %d was dropped and is back", n)
+		case leaf.Class != writerClass(n) || !bytes.HasPrefix(leaf.Data, fmt.Appendf(nil, "%d ", n)):
+			return fmt.Errorf("leaf %d is not one of a writer", n)
+		case n == acknowledged:
+			l.add(hash)
+		case l.hashes[n] != hash:
+			return fmt.Errorf("leaf %d has other bytes than were acknowledged", n)
+		}
+	}
+	if size == 0 {
+		return nil
+	}
+	if root, err := s.Root(size); err != nil || root != l.tree.root() {
+		return fmt.Errorf("the root of %d leaves is %v (%v), and should be %v", size, root, err, l.tree.root())
+	}
+	hash := l.hashes[size-1]
+	if last, err := s.Get("last"); err != nil || !bytes.Equal(last, hash[:]) {
+		return fmt.Errorf("state is not that of leaf %d (%v)", size-1, err)
+	}
+	blocks, err := s.Blocks()
+	var want []byte
+	if (size-1)%3 == 1 {
+		want = hash[:]
+	}
+	if err != nil || !bytes.Equal(bytes.Join(blocks, nil), want) {
+		return fmt.Errorf("after leaf %d the blocks are %x (%v)", size-1, blocks, err)
+	}
+	return nil
+}
+
+// checkHashes compares every Merkle hash in the journal, those of dropped leaves too, with what the ledger gives. It reads
+// each record once.
+func (l *ledger) checkHashes(s *Store) error {
+	var tree frontier
+	for n, hash := range l.hashes {
+		made := tree.add(hash)
+		for level, h := range made {
+			stored, err := s.readHash(tlog.StoredHashIndex(level, int64(n)>>level))
+			if err != nil {
+				return err
+			}
+			if stored != h {
+				return fmt.Errorf("hash %d of leaf %d is %v, and should be %v", level, n, stored, h)
+			}
+		}
+	}
+	return nil
+}
+
+// frontier is the right edge of a Merkle tree: the roots of its full subtrees, largest first. Adding a leaf costs one or
+// two hashes.
+type frontier struct {
+	leaves int64
+	full   []tlog.Hash
+}
+
+// add returns the hashes that the leaf completes, level 0 first. They are valid until the next call.
+func (f *frontier) add(hash tlog.Hash) (made []tlog.Hash) {
+	made = append(made, hash)
+	for n := f.leaves; n&1 == 1; n >>= 1 {
+		left := f.full[len(f.full)-1]
+		f.full = f.full[:len(f.full)-1]
+		hash = tlog.NodeHash(left, hash)
+		made = append(made, hash)
+	}
+	f.full = append(f.full, hash)
+	f.leaves++
+	return made
+}
+
+func (f *frontier) root() tlog.Hash {
+	root := f.full[len(f.full)-1]
+	for i := len(f.full) - 2; i >= 0; i-- {
+		root = tlog.NodeHash(f.full[i], root)
+	}
+	return root
+}
+
+// checkSaid opens a journal and checks it against what writers said, from the first on. A last line
+// without its end is left out.
+func checkSaid(dir string, said io.Reader) (size int64, err error) {
+	l := &ledger{}
+	in := bufio.NewReader(said)
+	for {
+		line, err := in.ReadString('\n')
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		if err := l.take(strings.TrimSpace(line)); err != nil {
+			return 0, err
+		}
+	}
+	s, err := Open(writerOptions(dir))
+	if err != nil {
+		return 0, err
+	}
+	defer s.Close()
+	return s.Size(), errors.Join(l.check(s), l.checkHashes(s))
+}
+
+// The check itself can fail: on a number that is used again, on a leaf that is missing, on another one's bytes.
+func TestWriterIsChecked(t *testing.T) {
+	dir := t.TempDir()
+	var said []string
+	ctx, stop := context.WithCancel(t.Context())
+	err := writeOn(ctx, dir, 5, func(format string, a ...any) {
+		said = append(said, fmt.Sprintf(format, a...))
+		if len(said) > 1500 && said[len(said)-1] != "closed" {
+			stop()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(said []string) error {
+		_, err := checkSaid(dir, strings.NewReader(strings.Join(said, "\n")+"\n"))
+		return err
+	}
+	if err := check(said); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(said, func(line string) bool { return strings.HasPrefix(line, "700 ") })
+	j := slices.IndexFunc(said, func(line string) bool { return strings.HasPrefix(line, "701 ") })
+	again := "700 " + strings.Fields(said[j])[1]
+	for want, said := range map[string][]string{
+		"number 700 was used twice":     append(slices.Clone(said), again),
+		"is there no more":              append(slices.Clone(said), fmt.Sprintf("%d %s", 1<<40, strings.Fields(said[i])[1])),
+		"has other bytes":               slices.Replace(slices.Clone(said), i, i+1, again),
+		"is dropped, and nobody did so": slices.DeleteFunc(slices.Clone(said), func(line string) bool { return strings.HasPrefix(line, "drop") }),
+	} {
+		if err := check(said); err == nil {
+			t.Errorf("not found: %s", want)
+		} else {
+			t.Log(want, "-", err)
+		}
+	}
+}
