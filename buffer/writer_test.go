@@ -363,26 +363,39 @@ func TestWriterIsChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := func(said []string) error {
-		_, err := checkSaid(dir, strings.NewReader(strings.Join(said, "\n")+"\n"))
-		return err
+	check := func(said []string) (int64, error) {
+		return checkSaid(dir, strings.NewReader(strings.Join(said, "\n")+"\n"))
 	}
-	if err := check(said); err != nil {
+	size, err := check(said)
+	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(said, func(line string) bool { return strings.HasPrefix(line, "700 ") })
-	j := slices.IndexFunc(said, func(line string) bool { return strings.HasPrefix(line, "701 ") })
-	again := "700 " + strings.Fields(said[j])[1]
-	for want, said := range map[string][]string{
-		"number 700 was used twice":     append(slices.Clone(said), again),
-		"is there no more":              append(slices.Clone(said), fmt.Sprintf("%d %s", 1<<40, strings.Fields(said[i])[1])),
-		"has other bytes":               slices.Replace(slices.Clone(said), i, i+1, again),
-		"is dropped, and nobody did so": slices.DeleteFunc(slices.Clone(said), func(line string) bool { return strings.HasPrefix(line, "drop") }),
+	hash := func(n int) string {
+		for _, line := range said {
+			if text, ok := strings.CutPrefix(line, fmt.Sprint(n, " ")); ok {
+				return text
+			}
+		}
+		t.Fatalf("leaf %d was not written", n)
+		return ""
+	}
+	last := len(said) - 1
+	for !strings.HasPrefix(said[last], fmt.Sprint(1300, " ")) { // one that was not dropped
+		last--
+	}
+	with := func(line string) []string { return slices.Insert(slices.Clone(said), last+1, line) }
+	for name, c := range map[string]struct {
+		said []string
+		want string
+	}{
+		"used again":    {with("700 " + hash(701)), "number 700 was used twice"},
+		"number ahead":  {with("1400 " + hash(701)), "number 1400 after 1300"},
+		"other bytes":   {slices.Replace(slices.Clone(said), last, last+1, "1300 "+hash(701)), "leaf 1300 has other bytes"},
+		"lost":          {append(slices.Clone(said), fmt.Sprint(size, " ", hash(701))), "leaves were acknowledged"},
+		"never dropped": {slices.DeleteFunc(slices.Clone(said), func(line string) bool { return strings.HasPrefix(line, "drop") }), "given up"},
 	} {
-		if err := check(said); err == nil {
-			t.Errorf("not found: %s", want)
-		} else {
-			t.Log(want, "-", err)
+		if _, err := check(c.said); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
