@@ -95,3 +95,17 @@ func checkCopy(t *testing.T, dir string, l *ledger, hashes bool) error {
 	}
 	return l.checkHashes(s)
 }
+
+// Badger refuses its own logs when the process ended between making the file and giving it its size.
+func TestOpenAfterKillBetweenMakingALogAndItsSize(t *testing.T) {
+	for _, name := range []string{"00009.mem", "000009.vlog"} {
+		s := open(t, t.TempDir())
+		largeLeaf(t, s, testLeaf(0))
+		appendLeaf(t, s, testLeaf(1))
+		dir := crashed(t, s)
+		if err := os.WriteFile(filepath.Join(dir, "badger", name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		checkLeaves(t, open(t, dir), 2)
+	}
+}

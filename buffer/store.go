@@ -161,6 +161,9 @@ func (s *Store) open(opts Options) (err error) {
 	if opts.Key != nil {
 		o = o.WithEncryptionKey(opts.Key).WithBlockCacheSize(cacheBytes).WithIndexCacheSize(cacheBytes)
 	}
+	if err := removeUnborn(o.Dir); err != nil {
+		return err
+	}
 	s.db, err = openBadger(o)
 	switch {
 	case errors.Is(err, badger.ErrEncryptionKeyMismatch), errors.Is(err, badger.ErrInvalidEncryptionKey):
@@ -172,6 +175,26 @@ func (s *Store) open(opts Options) (err error) {
 		return err
 	}
 	return s.makeBallast()
+}
+
+// removeUnborn removes Badger's logs that have no byte. It makes a log in two steps, the file and then its size; when the
+// process ends between them, Badger fails to open what it finds. Nothing was ever in such a file.
+func removeUnborn(dir string) error {
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		paths, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return fmt.Errorf("cannot look for logs in journal: %w", err)
+		}
+		for _, path := range paths {
+			if info, err := os.Stat(path); err != nil || info.Size() > 0 {
+				continue
+			}
+			if err := os.Remove(path); err != nil {
+				return fmt.Errorf("cannot remove an empty log of the journal: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // openBadger turns Badger's panics on damaged tables into errors.

@@ -35,6 +35,14 @@ func TestMain(m *testing.M) {
 		fmt.Println(writeOn(context.Background(), dir, rand.Uint64(), func(format string, a ...any) { fmt.Printf(format+"\n", a...) }))
 		os.Exit(1)
 	}
+	if dir := os.Getenv("HUB_JOURNAL_SITE"); dir != "" {
+		size, err := strconv.ParseInt(os.Getenv("HUB_JOURNAL_SIZE"), 10, 64)
+		if err == nil {
+			err = siteOn(dir, size)
+		}
+		fmt.Println(err)
+		os.Exit(1)
+	}
 	if dir := os.Getenv("HUB_JOURNAL_CHECK"); dir != "" {
 		size, err := checkSaid(dir, os.Stdin)
 		if err != nil {
