@@ -30,6 +30,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -180,18 +181,19 @@ func (s *Store) open(opts Options) (err error) {
 // removeUnborn removes Badger's logs that have no byte. It makes a log in two steps, the file and then its size; when the
 // process ends between them, Badger fails to open what it finds. Nothing was ever in such a file.
 func removeUnborn(dir string) error {
-	for _, pattern := range []string{"*.mem", "*.vlog"} {
-		paths, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			return fmt.Errorf("cannot look for logs in journal: %w", err)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot look into journal folder: %w", err)
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
 		}
-		for _, path := range paths {
-			if info, err := os.Stat(path); err != nil || info.Size() > 0 {
-				continue
-			}
-			if err := os.Remove(path); err != nil {
-				return fmt.Errorf("cannot remove an empty log of the journal: %w", err)
-			}
+		if info, err := e.Info(); err != nil || info.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("cannot remove an empty log of the journal: %w", err)
 		}
 	}
 	return nil
