@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -121,6 +122,8 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 		}
 		keeper.Acked, keeper.Lost = a.uplink.Acked, a.uplink.Gone
 	}
+	debug.FreeOSMemory() // to open a large journal took more than the agent needs from here on
+
 	carry := record.Carry{Store: store, Epoch: epoch, Clock: clock.Stamp, Log: log, Acked: func(old *buffer.Survey) (contract.SeqSet, error) {
 		return uplink.Acked(old)
 	}}

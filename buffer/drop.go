@@ -30,6 +30,7 @@ func (s *Store) Stored(first int64, lasting bool) iter.Seq2[int64, int64] {
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
 			defer it.Close()
 			for it.Seek(numberKey(prefix, first)); it.Valid(); it.Next() {
+				s.touched(keyBytes)
 				n := keyNumber(it.Item().Key())
 				for len(waiting) > 0 && waiting[0][0] < n {
 					if !yield(waiting[0][0], waiting[0][1]) {
@@ -85,7 +86,8 @@ func keyNumber(key []byte) int64 { return int64(binary.BigEndian.Uint64(key[1:])
 
 // Drop gives up the leaves of a range, either those of lasting classes or the others, and gives their disk space back.
 // Their hashes stay: the tree and its proofs are as before. That they are gone is committed first, together with what fn
-// adds, such as a leaf that tells of it; fn may be nil. A crash after that is made up for by Open.
+// adds, such as a leaf that tells of it; fn may be nil. A crash after that is made up for by Open. An error after that wraps
+// ErrFailed, or is about disk space that could not be given back yet; the leaves are dropped then, as Size tells by fn's leaf.
 func (s *Store) Drop(r Range, lasting bool, fn func(tx *Tx) error) error {
 	if r.First < 0 || r.First >= r.End || r.End > s.Size() {
 		return fmt.Errorf("cannot drop leaves %d to %d of %d", r.First, r.End-1, s.Size())
@@ -254,12 +256,12 @@ func (s *Store) remove(r Range, lasting bool) error {
 	}
 	// Badger counts what a value log holds in vain only for keys that it finds in tables. Its newest keys, with leaves of a
 	// minute those of a day, are in a memtable. To drop a key that exists makes a table of that.
-	err := s.writeBadger([]record{{[]byte{flushPrefix}, []byte{}}})
+	err := s.step("mark", func() error { return s.writeBadger([]record{{[]byte{flushPrefix}, []byte{}}}) })
 	if err == nil {
-		err = s.db.DropPrefix([]byte{flushPrefix})
+		err = s.step("flush", func() error { return s.db.DropPrefix([]byte{flushPrefix}) })
 	}
 	if err == nil {
-		err = s.db.DropPrefix(prefixes(r, prefixOf(lasting))...)
+		err = s.step("drop", func() error { return s.db.DropPrefix(prefixes(r, prefixOf(lasting))...) })
 	}
 	if err != nil {
 		return s.fail(fmt.Errorf("cannot drop leaves: %w", err))
@@ -297,7 +299,8 @@ func (s *Store) collectRatio(ratio float64) error {
 		if err := s.rescue(ratio); err != nil {
 			return err
 		}
-		err := s.db.RunValueLogGC(ratio)
+		err := s.step("collect", func() error { return s.db.RunValueLogGC(ratio) })
+		s.touched(2 * valueLogFileBytes)
 		if errors.Is(err, badger.ErrNoRewrite) {
 			return nil
 		}
@@ -317,6 +320,7 @@ func (s *Store) sizes() (used, live int64, err error) {
 		it := txn.NewIterator(badger.IteratorOptions{})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
+			s.touched(keyBytes)
 			live += it.Item().EstimatedSize()
 		}
 		return nil

@@ -67,34 +67,25 @@ func writtenBytes(tb testing.TB) (n int64) {
 	return n
 }
 
-// runSite commits what the site reads in the given time, as a recorder does, and returns how many readings that were
-// and their leaves' size when gzipped.
-func runSite(tb testing.TB, s *Store, r *rand.Rand, now *time.Time, d, sync time.Duration) (readings, payload int) {
-	tb.Helper()
-	commit := func(fn func(tx *Tx) error) {
-		if err := s.Commit(fn); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	for end := now.Add(d); now.Before(end); {
-		var leaf []byte
-		for leafEnd := now.Add(siteLeaf); now.Before(leafEnd); *now = now.Add(sync) {
-			rows, n := siteRows(r, *now, sync)
-			leaf, readings = append(leaf, rows...), readings+n
-			commit(func(tx *Tx) error {
-				tx.Set("counts", fmt.Appendf(nil, `{"rows":%d}`, readings))
-				return tx.Hold(rows)
-			})
-		}
-		commit(func(tx *Tx) error {
-			tx.Release()
-			tx.Set("counts", fmt.Appendf(nil, `{"rows":%d}`, readings))
-			_, err := tx.Append('d', leaf)
-			return err
+// siteMinute commits what the site reads in a minute, as a recorder does, and returns the leaf.
+func siteMinute(s *Store, r *rand.Rand, now *time.Time, sync time.Duration) (leaf []byte, err error) {
+	for end := now.Add(siteLeaf); now.Before(end); *now = now.Add(sync) {
+		rows, _ := siteRows(r, *now, sync)
+		leaf = append(leaf, rows...)
+		err := s.Commit(func(tx *Tx) error {
+			tx.Set("counts", fmt.Appendf(nil, `{"bytes":%d}`, len(leaf)))
+			return tx.Hold(rows)
 		})
-		payload += gzipped(leaf)
+		if err != nil {
+			return nil, err
+		}
 	}
-	return readings, payload
+	return leaf, s.Commit(func(tx *Tx) error {
+		tx.Release()
+		tx.Set("counts", fmt.Appendf(nil, `{"bytes":%d}`, len(leaf)))
+		_, err := tx.Append('d', leaf)
+		return err
+	})
 }
 
 // BenchmarkFlash says how many bytes a reading costs on flash, as the kernel counts them for the process, and how that
@@ -111,8 +102,14 @@ func BenchmarkFlash(b *testing.B) {
 			r := rand.New(rand.NewPCG(1, 1))
 			readings, payload, before := 0, 0, writtenBytes(b)
 			for b.Loop() {
-				n, p := runSite(b, s, r, &now, 10*time.Minute, sync)
-				readings, payload = readings+n, payload+p
+				for range 10 {
+					leaf, err := siteMinute(s, r, &now, sync)
+					if err != nil {
+						b.Fatal(err)
+					}
+					readings += siteReadings * int(siteLeaf/siteInterval)
+					payload += gzipped(leaf)
+				}
 			}
 			written := float64(writtenBytes(b) - before)
 			b.ReportMetric(written/float64(readings), "B/reading")

@@ -60,12 +60,6 @@ func (s *Store) inspect(key []byte) error {
 		if err != nil {
 			return damage("%v", err)
 		}
-		if len(raw) == 0 { // made in the moment of a crash; Badger would not open with it
-			if err := os.Remove(path); err != nil {
-				return fmt.Errorf("cannot remove an empty file: %w", err)
-			}
-			continue
-		}
 		if err := inspectLog(raw, keys); err != nil {
 			return damage("%s %v", filepath.Base(path), err)
 		}

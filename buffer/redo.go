@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"math/bits"
 	"os"
 	"path/filepath"
@@ -98,22 +97,12 @@ type redo struct {
 	page []byte // the frame being written, see pages
 }
 
-// openRedo opens the log and returns the frames that it holds, by their numbers. In a new store it makes it first; in
-// another one its absence is damage, which must not be hidden by making it.
-func openRedo(dir string, key []byte, isNew bool) (r *redo, frames []frame, err error) {
-	path := filepath.Join(dir, redoName)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if !isNew {
-			return nil, nil, &DamageError{dir, "its redo log is gone"}
-		}
-		if err := makeRedo(path); err != nil {
-			return nil, nil, fmt.Errorf("cannot make the journal's redo log: %w", err)
-		}
-	}
+// openRedo opens the log and returns the frames that it holds, by their numbers.
+func openRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
 	if r, frames, err = readRedo(dir, key); err != nil {
 		return nil, nil, err
 	}
-	if r.file, err = openData(path, os.O_RDWR); err != nil {
+	if r.file, err = openData(filepath.Join(dir, redoName), os.O_RDWR); err != nil {
 		return nil, nil, fmt.Errorf("cannot open the journal's redo log: %w", err)
 	}
 	return r, frames, nil
@@ -192,21 +181,21 @@ func redoCipher(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// makeRedo writes a file of zeros: blocks that were only reserved would have to be marked as written, one by one, in
-// the file system's journal.
-func makeRedo(path string) error {
+// makeRedo makes the log when there is none. It is a file of zeros: blocks that were only reserved would have to be
+// marked as written, one by one, in the file system's journal. Its name is not durable yet.
+func makeRedo(path string, step step) error {
 	f, err := openData(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(pages(redoBytes))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	err = step("write redo log", func() error { _, err := f.Write(pages(redoBytes)); return err })
+	if err == nil {
+		err = step("sync redo log", f.Sync)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return step("rename redo log", func() error { return os.Rename(path+".new", path) })
 }
 
 // syncDir makes names that were made, changed or removed in a folder durable.

@@ -102,7 +102,10 @@ func changeKey(dir string, key, newKey []byte, at func(step string) error) error
 		return err
 	}
 	// A redo log without frames fits both keys.
-	err := step("new redo log", func() error { return makeRedo(filepath.Join(dir, redoName)) })
+	err := step("new redo log", func() error {
+		// Durable before anything else: a frame of the old key could not be read with the new one.
+		return errors.Join(makeRedo(filepath.Join(dir, redoName), plainStep), syncDir(dir))
+	})
 	if err != nil {
 		return err
 	}

@@ -238,7 +238,7 @@ func TestOtherFormat(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Close()
-		if err := makeRedo(filepath.Join(dir, redoName)); err != nil { // its frames speak of format 2
+		if err := makeRedo(filepath.Join(dir, redoName), plainStep); err != nil { // its frames speak of format 2
 			t.Fatal(err)
 		}
 		_, err := Open(Options{Dir: dir})

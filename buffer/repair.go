@@ -168,7 +168,7 @@ func (b *batch) write() error {
 		b.err = b.s.compact()
 	}
 	if b.err == nil {
-		b.err = b.s.write(b.list)
+		b.err = b.s.step("commit", func() error { return b.s.writeBadger(b.list) })
 	}
 	b.list, b.inline, b.bytes = nil, 0, 0
 	return b.err

@@ -30,11 +30,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -77,16 +79,31 @@ type Options struct {
 	Log *slog.Logger // for what Badger reports; nil: discarded
 
 	Lasting []Class // leaves that Stored and Drop treat apart from the others; what was appended stays as it was then
+
+	step step // tests put faults here
 }
 
-// Store is an open journal with its state. Its methods may be called from several goroutines at once; Commits are
-// carried out one after another.
+// A step carries out one thing that changes the disk.
+type step func(name string, do func() error) error
+
+func plainStep(_ string, do func() error) error { return do() }
+
+// Store is an open journal with its state. Its methods may be called from several goroutines at once. Commit, Drop and
+// what Maintain does are carried out one after another, reads at any time beside them: they find what was committed before
+// they began, and never a part of a Commit. Nothing may be called after Close, nor be under way meanwhile: what is read is
+// mapped memory that Close takes away.
+//
+// Who retries: nobody in here. An error that wraps ErrFailed ends the writing, and only Close and Open find out what the
+// disk holds. After any other error of Commit or Drop nothing of it was written, unless Drop says otherwise, and the caller
+// may call again, at once or when there is space.
 type Store struct {
 	opts Options
 	dir  string
 	log  *slog.Logger
 	lock *os.File
 	db   *badger.DB
+
+	touchedBytes atomic.Int64 // since the last evict
 
 	commit sync.Mutex // held by the one Commit under way; guards the next three
 	codec  codec
@@ -100,7 +117,7 @@ type Store struct {
 	grown    chan struct{}     // closed and replaced when leaves are appended
 	pending  map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
 
-	write func([]record) error // puts records into one synced transaction; tests inject faults here
+	step step
 }
 
 // Badger's settings, measured for a gateway of 512 MB with a journal of 2 GB: values live in the value log and the
@@ -135,8 +152,13 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: opts, dir: opts.Dir, lock: lock, grown: make(chan struct{}), pending: map[string][]byte{}}
-	s.write = s.writeBadger
+	s := &Store{
+		opts: opts, dir: opts.Dir, lock: lock, step: opts.step,
+		grown: make(chan struct{}), pending: map[string][]byte{},
+	}
+	if s.step == nil {
+		s.step = plainStep
+	}
 	if err := s.open(opts); err != nil {
 		return nil, errors.Join(err, s.release())
 	}
@@ -150,6 +172,9 @@ func (s *Store) open(opts Options) (err error) {
 	s.log = opts.Log
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if err := removeUnborn(filepath.Join(opts.Dir, badgerDir)); err != nil {
+		return err
 	}
 	if err := s.inspect(opts.Key); err != nil {
 		return err
@@ -180,14 +205,37 @@ func (s *Store) open(opts Options) (err error) {
 	if opts.Key != nil {
 		o = o.WithEncryptionKey(opts.Key).WithBlockCacheSize(cacheBytes).WithIndexCacheSize(cacheBytes)
 	}
+	cold(o.Dir)
 	s.db, err = openBadger(o)
 	if err != nil {
 		return &DamageError{s.dir, err.Error()}
 	}
+	s.evict() // Badger has read its last value log
 	if err := s.recover(opts.Key); err != nil {
 		return err
 	}
 	return errors.Join(s.copyRegistry(), s.makeBallast())
+}
+
+// removeUnborn removes Badger's logs that have no byte. It makes a log in two steps, the file and then its size; when the
+// process ends between them, Badger fails to open what it finds. Nothing was ever in such a file.
+func removeUnborn(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot look into journal folder: %w", err)
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
+		}
+		if info, err := e.Info(); err != nil || info.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("cannot remove an empty log of the journal: %w", err)
+		}
+	}
+	return nil
 }
 
 // openBadger turns Badger's panics on damaged tables into errors.
@@ -222,8 +270,8 @@ func takeLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Close puts what waits in the redo log into Badger and releases the store. What was committed is safe with or without
-// it.
+// Close puts what waits in the redo log into Badger and releases the store, to be called once. What was committed is safe
+// with or without it, and whatever it returns; the store is released in any case.
 func (s *Store) Close() error {
 	s.commit.Lock()
 	defer s.commit.Unlock()
@@ -246,7 +294,7 @@ func (s *Store) release() (err error) {
 		if full := s.makeSpace(openBytes); full != nil {
 			err = errors.Join(err, full)
 		} else {
-			err = errors.Join(err, s.db.Close())
+			err = errors.Join(err, s.step("close", s.db.Close))
 		}
 	}
 	return errors.Join(err, s.lock.Close())
@@ -314,7 +362,26 @@ func (s *Store) readHead() error {
 // log of its own is gone, and shows an older or empty store; the frames of the redo log, old ones too, say which Commits
 // it had when they were written.
 func (s *Store) replay(key []byte) error {
-	log, frames, err := openRedo(s.dir, key, s.head.commit == 0)
+	path := filepath.Join(s.dir, redoName)
+	_, err := os.Stat(path)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if missing && s.head.commit > 0 {
+		return &DamageError{s.dir, "its redo log is gone"} // and it must not be hidden by making it
+	}
+	if missing {
+		if err := makeRedo(path, s.step); err != nil {
+			return fmt.Errorf("cannot make the journal's redo log: %w", err)
+		}
+	}
+	if s.head.commit == 0 {
+		// Not only when the files are made: the process may have ended between that and this.
+		for _, dir := range []string{s.dir, filepath.Dir(filepath.Clean(s.dir))} {
+			if err := s.step("sync folder", func() error { return syncDir(dir) }); err != nil {
+				return fmt.Errorf("cannot make the journal's folder durable: %w", err)
+			}
+		}
+	}
+	log, frames, err := openRedo(s.dir, key)
 	if err != nil {
 		return err
 	}
@@ -350,13 +417,13 @@ func (s *Store) replay(key []byte) error {
 func (s *Store) count() (leaves, hashes int64, err error) {
 	err = s.view(func(txn *badger.Txn) error {
 		dropped, err := s.allDropped(txn)
-		leaves, hashes = consecutive(txn, dropped, leafPrefix, lastingPrefix), consecutive(txn, nil, hashPrefix)
+		leaves, hashes = s.consecutive(txn, dropped, leafPrefix, lastingPrefix), s.consecutive(txn, nil, hashPrefix)
 		return err
 	})
 	return leaves, hashes, err
 }
 
-func consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
+func (s *Store) consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
 	var its []*badger.Iterator
 	for _, prefix := range prefixes {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
@@ -371,6 +438,7 @@ func consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
 				it.Next()
 			}
 			if it.Valid() && keyNumber(it.Item().Key()) == n {
+				s.touched(keyBytes)
 				it.Next()
 				found = true
 			}
@@ -389,8 +457,9 @@ func consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
 	}
 }
 
-// Maintain gives back the disk space of records that were deleted or replaced until ctx ends. It returns earlier only
-// with an error.
+// Maintain gives back the disk space of records that were deleted or replaced until ctx ends, every ten minutes, for which
+// it holds up Commits for some tens of milliseconds. It returns earlier only with an error, after which the store may go on
+// without it, or has failed: see Err. One call at a time is enough.
 func (s *Store) Maintain(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
@@ -399,13 +468,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			s.commit.Lock()
-			var err error
-			if s.Err() == nil && s.checkSpace(reserveBytes) == nil {
-				err = errors.Join(s.collect(), s.makeBallast())
-			}
-			s.commit.Unlock()
-			if err != nil {
+			if err := s.maintain(); err != nil {
 				return err
 			}
 		}
@@ -428,6 +491,15 @@ func (s *Store) Compact() error {
 	return s.collectRatio(gcRatioDense)
 }
 
+func (s *Store) maintain() error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if s.Err() != nil || s.checkSpace(reserveBytes) != nil {
+		return nil
+	}
+	return errors.Join(s.collect(), s.makeBallast())
+}
+
 // compact merges Badger's newest tables into its tree when there are enough of them. Badger's own compactors look for
 // work 40 times a second, day and night, which is most of what an idle agent costs; here only a Commit makes work, a
 // few times a day, and does it first.
@@ -435,7 +507,7 @@ func (s *Store) compact() error {
 	if s.db.Levels()[0].NumTables < levelZeroTables {
 		return nil
 	}
-	if err := s.db.Flatten(1); err != nil {
+	if err := s.step("compact", func() error { return s.db.Flatten(1) }); err != nil {
 		return fmt.Errorf("cannot compact journal %s: %w", s.dir, err)
 	}
 	return nil

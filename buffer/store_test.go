@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -248,9 +249,9 @@ func (f *faultyFile) Datasync() error {
 func TestFailedWrite(t *testing.T) {
 	badger := func(persisted bool) func(*testing.T, *Store) {
 		return func(t *testing.T, s *Store) {
-			s.write = func(records []record) error {
+			s.step = func(_ string, do func() error) error {
 				if persisted {
-					if err := s.writeBadger(records); err != nil {
+					if err := do(); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -303,7 +304,7 @@ func TestFailedWrite(t *testing.T) {
 			if err := commit(); !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "input/output") {
 				t.Fatalf("got %v", err)
 			}
-			s.write = s.writeBadger // the disk is well again, but nobody knows what it holds
+			s.step = plainStep // the disk is well again, but nobody knows what it holds
 			if f, ok := s.redo.file.(*faultyFile); ok {
 				s.redo.file = f.redoFile
 			}
@@ -333,10 +334,25 @@ func TestFailedWrite(t *testing.T) {
 func crashed(t *testing.T, s *Store) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "j")
-	if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil {
-		t.Fatal(err)
-	}
+	copyJournal(t, s.dir, dir)
 	return dir
+}
+
+// copyJournal copies a journal's folder, again when a file goes away meanwhile: Badger makes tables of its logs by itself.
+func copyJournal(t *testing.T, from, to string) {
+	t.Helper()
+	for {
+		err := os.CopyFS(to, os.DirFS(from))
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(to); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // largeLeaf is appended in a Commit that goes to Badger at once.
@@ -594,15 +610,17 @@ func TestVanishedFilesAreFound(t *testing.T) {
 				open(t, dir).Close()
 			}
 			damage(t, dir)
-			var found *DamageError
-			again, err := Open(Options{Dir: dir})
-			if err == nil {
-				again.Close()
+			for range 2 { // to find it changes nothing
+				var found *DamageError
+				again, err := Open(Options{Dir: dir})
+				if err == nil {
+					again.Close()
+				}
+				if !errors.As(err, &found) {
+					t.Fatalf("got %v", err)
+				}
+				t.Log(err)
 			}
-			if !errors.As(err, &found) {
-				t.Fatalf("got %v", err)
-			}
-			t.Log(err)
 		})
 	}
 }
