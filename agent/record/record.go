@@ -472,8 +472,11 @@ func (r *Recorder) commitBatch(b batch, now contract.Stamp) error {
 			added.add(u.event.count)
 		}
 	}
-	counts, told := r.counts, r.told.after(now)
+	counts, told := r.counts, r.told
 	counts.add(added)
+	if b.fix != nil || !told.news(now) { // else the clock leaf is still due
+		told = told.after(now)
+	}
 	err := r.write(func(tx *buffer.Tx) (err error) {
 		if b.fix != nil {
 			_, err = appendDocument(tx, r.epoch, contract.KindClock, now, b.fix)

@@ -237,6 +237,60 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// The journal takes blocks and no leaves, as while the redo log has room on a full disk: rows are safe, the page goes on
+// saying that not all is well, and event and clock leaf come as soon as they can, once.
+func TestOnlyBlocksGo(t *testing.T) {
+	store, err := buffer.Open(buffer.Options{Dir: t.TempDir(), Lasting: Lasting()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s := &story{t: t, store: store, boot: "boot-1", mono: 20_000, state: contract.ClockUnsync, want: map[int64]int64{}}
+	s.start()
+	full := true
+	s.rec.write = func(fn func(*buffer.Tx) error) error {
+		return store.Commit(func(tx *buffer.Tx) error {
+			size := tx.Next()
+			if err := fn(tx); err != nil || !full || tx.Next() == size {
+				return err
+			}
+			return errNoSpace
+		})
+	}
+	take := func(alarm bool, commit form) {
+		t.Helper()
+		s.mono += 1000
+		s.rec.stats.AtRisk += 2
+		for _, err := range []error{s.rec.take(sampleAt("bin-001", time.UnixMilli(s.clock+s.mono), 1, alarm)), s.rec.commit(commit)} {
+			if err != nil && !errors.Is(err, errNoSpace) {
+				t.Fatal(err)
+			}
+		}
+	}
+	take(false, leaves)
+	take(true, blocks)
+	s.clock, s.state = 1790842802000, contract.ClockOK
+	take(true, blocks)
+	if st := s.rec.Stats(); st.Err == nil || st.AtRisk != 2 || st.Rows != 2 {
+		t.Errorf("the event alone should wait: %+v", st)
+	}
+	if n := store.Size(); n != 2 {
+		t.Errorf("%d leaves", n)
+	}
+	full = false
+	take(true, leaves)
+	if st := s.rec.Stats(); st.Err != nil || st.AtRisk != 0 || st.Rows != 4 {
+		t.Errorf("afterwards: %+v", st)
+	}
+	kinds := map[contract.Kind]int{}
+	for _, l := range leavesIn(t, store) {
+		kinds[l.Kind]++
+	}
+	if fmt.Sprint(kinds) != "map[clock:1 data:2 event:1]" {
+		t.Errorf("leaves %v", kinds)
+	}
+}
+
 // When there are events alone, the oldest of them go at last, and are named.
 func TestWindowOfEvents(t *testing.T) {
 	store, err := buffer.Open(buffer.Options{Dir: t.TempDir(), Lasting: Lasting()})
