@@ -254,12 +254,12 @@ func (s *Store) remove(r Range, lasting bool) error {
 	}
 	// Badger counts what a value log holds in vain only for keys that it finds in tables. Its newest keys, with leaves of a
 	// minute those of a day, are in a memtable. To drop a key that exists makes a table of that.
-	err := s.writeBadger([]record{{[]byte{flushPrefix}, []byte{}}})
+	err := s.step("mark", func() error { return s.writeBadger([]record{{[]byte{flushPrefix}, []byte{}}}) })
 	if err == nil {
-		err = s.db.DropPrefix([]byte{flushPrefix})
+		err = s.step("flush", func() error { return s.db.DropPrefix([]byte{flushPrefix}) })
 	}
 	if err == nil {
-		err = s.db.DropPrefix(prefixes(r, prefixOf(lasting))...)
+		err = s.step("drop", func() error { return s.db.DropPrefix(prefixes(r, prefixOf(lasting))...) })
 	}
 	if err != nil {
 		return s.fail(fmt.Errorf("cannot drop leaves: %w", err))
@@ -294,7 +294,7 @@ func (s *Store) collectRatio(ratio float64) error {
 		if err := s.compact(); err != nil {
 			return err
 		}
-		err := s.db.RunValueLogGC(ratio)
+		err := s.step("collect", func() error { return s.db.RunValueLogGC(ratio) })
 		if errors.Is(err, badger.ErrNoRewrite) {
 			return nil
 		}
