@@ -173,6 +173,9 @@ func (s *Store) flush(further []record, h head, need int64) error {
 	if err != nil {
 		return s.fail(err)
 	}
+	for _, r := range all {
+		s.touched(len(r.value))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.pending)

@@ -30,6 +30,7 @@ func (s *Store) Stored(first int64, lasting bool) iter.Seq2[int64, int64] {
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
 			defer it.Close()
 			for it.Seek(numberKey(prefix, first)); it.Valid(); it.Next() {
+				s.touched(keyBytes)
 				n := keyNumber(it.Item().Key())
 				for len(waiting) > 0 && waiting[0][0] < n {
 					if !yield(waiting[0][0], waiting[0][1]) {
@@ -295,6 +296,7 @@ func (s *Store) collectRatio(ratio float64) error {
 			return err
 		}
 		err := s.step("collect", func() error { return s.db.RunValueLogGC(ratio) })
+		s.touched(2 * valueLogFileBytes)
 		if errors.Is(err, badger.ErrNoRewrite) {
 			return nil
 		}
@@ -314,6 +316,7 @@ func (s *Store) sizes() (used, live int64, err error) {
 		it := txn.NewIterator(badger.IteratorOptions{})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
+			s.touched(keyBytes)
 			live += it.Item().EstimatedSize()
 		}
 		return nil

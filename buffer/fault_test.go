@@ -62,7 +62,7 @@ func TestFaults(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 2))
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		for _, persisted := range []bool{false, true} {
-			for _, at := range []int{1, 1 + r.IntN(counts[name])} {
+			for _, at := range slices.Compact([]int{1, 1 + r.IntN((counts[name]+1)/2)}) {
 				t.Run(fmt.Sprintf("%s %d, persisted=%v", name, at, persisted), func(t *testing.T) {
 					t.Parallel()
 					dir, copied := filepath.Join(t.TempDir(), "j"), filepath.Join(t.TempDir(), "crashed")
@@ -72,12 +72,12 @@ func TestFaults(t *testing.T) {
 						if step == name {
 							seen++
 						}
-						if step != name || seen != at || then != nil {
+						if step != name || seen < at || then != nil {
 							return do()
 						}
 						if persisted {
 							if err := do(); err != nil {
-								return err
+								return err // such as that there is nothing to collect: the next one fails
 							}
 						}
 						then = l.clone()
@@ -86,11 +86,11 @@ func TestFaults(t *testing.T) {
 						}
 						return errDisk
 					}
-					more := func(int) bool {
+					more := func(line int) bool {
 						if then != nil {
 							left--
 						}
-						return left > 0
+						return left > 0 && line < 4*lines
 					}
 					err := write(dir, l, step, more)
 					if err != nil && strings.Contains(err.Error(), errDisk.Error()) && l.doing == "open" {

@@ -37,6 +37,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -88,6 +89,8 @@ type Store struct {
 	lasting []Class
 	lock    *os.File
 	db      *badger.DB
+
+	touchedBytes atomic.Int64 // since the last evict
 
 	commit sync.Mutex // held by the one Commit under way; guards the next three
 	codec  codec
@@ -177,6 +180,7 @@ func (s *Store) open(opts Options) (err error) {
 	if err := removeUnborn(o.Dir); err != nil {
 		return err
 	}
+	cold(o.Dir)
 	s.db, err = openBadger(o)
 	switch {
 	case errors.Is(err, badger.ErrEncryptionKeyMismatch), errors.Is(err, badger.ErrInvalidEncryptionKey):
@@ -184,6 +188,7 @@ func (s *Store) open(opts Options) (err error) {
 	case err != nil:
 		return &DamageError{s.dir, err.Error()}
 	}
+	s.evict() // Badger has read its last value log
 	if err := s.recover(opts.Key); err != nil {
 		return err
 	}
@@ -381,13 +386,13 @@ func (s *Store) replay(key []byte) error {
 func (s *Store) count() (leaves, hashes int64, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {
 		dropped, err := s.allDropped(txn)
-		leaves, hashes = consecutive(txn, dropped, leafPrefix, lastingPrefix), consecutive(txn, nil, hashPrefix)
+		leaves, hashes = s.consecutive(txn, dropped, leafPrefix, lastingPrefix), s.consecutive(txn, nil, hashPrefix)
 		return err
 	})
 	return leaves, hashes, err
 }
 
-func consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
+func (s *Store) consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
 	var its []*badger.Iterator
 	for _, prefix := range prefixes {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
@@ -402,6 +407,7 @@ func consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
 				it.Next()
 			}
 			if it.Valid() && keyNumber(it.Item().Key()) == n {
+				s.touched(keyBytes)
 				it.Next()
 				found = true
 			}
