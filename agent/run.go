@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -100,6 +101,8 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 			return err
 		}
 	}
+
+	debug.FreeOSMemory() // to open a large journal took more than the agent needs from here on
 
 	keeper := record.Quota{Bytes: quota, Store: store, Epoch: epoch, Clock: clock, Log: log}
 	if a.uplink != nil {
