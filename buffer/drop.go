@@ -86,7 +86,8 @@ func keyNumber(key []byte) int64 { return int64(binary.BigEndian.Uint64(key[1:])
 
 // Drop gives up the leaves of a range, either those of lasting classes or the others, and gives their disk space back.
 // Their hashes stay: the tree and its proofs are as before. That they are gone is committed first, together with what fn
-// adds, such as a leaf that tells of it; fn may be nil. A crash after that is made up for by Open.
+// adds, such as a leaf that tells of it; fn may be nil. A crash after that is made up for by Open. An error after that wraps
+// ErrFailed, or is about disk space that could not be given back yet; the leaves are dropped then, as Size tells by fn's leaf.
 func (s *Store) Drop(r Range, lasting bool, fn func(tx *Tx) error) error {
 	if r.First < 0 || r.First >= r.End || r.End > s.Size() {
 		return fmt.Errorf("cannot drop leaves %d to %d of %d", r.First, r.End-1, s.Size())

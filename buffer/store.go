@@ -82,8 +82,14 @@ type step func(name string, do func() error) error
 
 func plainStep(_ string, do func() error) error { return do() }
 
-// Store is an open journal with its state. Its methods may be called from several goroutines at once; Commits are
-// carried out one after another.
+// Store is an open journal with its state. Its methods may be called from several goroutines at once. Commit, Drop and
+// what Maintain does are carried out one after another, reads at any time beside them: they find what was committed before
+// they began, and never a part of a Commit. Nothing may be called after Close, nor be under way meanwhile: what is read is
+// mapped memory that Close takes away.
+//
+// Who retries: nobody in here. An error that wraps ErrFailed ends the writing, and only Close and Open find out what the
+// disk holds. After any other error of Commit or Drop nothing of it was written, unless Drop says otherwise, and the caller
+// may call again, at once or when there is space.
 type Store struct {
 	dir     string
 	lasting []Class
@@ -245,8 +251,8 @@ func takeLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Close puts what waits in the redo log into Badger and releases the store. What was committed is safe with or without
-// it.
+// Close puts what waits in the redo log into Badger and releases the store, to be called once. What was committed is safe
+// with or without it, and whatever it returns; the store is released in any case.
 func (s *Store) Close() error {
 	s.commit.Lock()
 	defer s.commit.Unlock()
@@ -426,8 +432,9 @@ func (s *Store) consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) 
 	}
 }
 
-// Maintain gives back the disk space of records that were deleted or replaced until ctx ends. It returns earlier only
-// with an error.
+// Maintain gives back the disk space of records that were deleted or replaced until ctx ends, every ten minutes, for which
+// it holds up Commits for some tens of milliseconds. It returns earlier only with an error, after which the store may go on
+// without it, or has failed: see Err. One call at a time is enough.
 func (s *Store) Maintain(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
