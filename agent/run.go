@@ -44,6 +44,9 @@ commits what it has and ends within 5 seconds.`,
 			if os.Getenv("GOMAXPROCS") == "" {
 				runtime.GOMAXPROCS(1) // it works a hundredth of the time: waking a second processor for it costs as much again
 			}
+			if os.Getenv("GOGC") == "" {
+				debug.SetGCPercent(50) // saves 2 MB, and 4 with a large backlog, for hardly any processor time
+			}
 			return run(c.Context(), cfg, log)
 		},
 	}
