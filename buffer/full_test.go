@@ -124,7 +124,7 @@ func TestFullDisk(t *testing.T) {
 // drops, gives space back, closes and opens. It is refused or it succeeds; it never dies of it, and what was acknowledged
 // is there. HUB_FULL_STEPS asks for more than a plain run's number of pages to try.
 func TestFullAtEveryStep(t *testing.T) {
-	steps := 30
+	steps := 20
 	if text := os.Getenv("HUB_FULL_STEPS"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
