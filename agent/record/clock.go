@@ -133,16 +133,18 @@ func (c *SystemClock) tell(before timekeeping, l look) {
 func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // readClocks returns wall time and time since boot of one moment. A process that the kernel holds up between the two
-// would see a jump where there was none, so it looks again then.
+// would see a jump where there was none, so it looks again then, and takes the closest pair.
 func readClocks() (wall, mono int64) {
-	for try := 0; ; try++ {
+	closest := time.Duration(1<<63 - 1)
+	for try := 0; try < 20 && closest >= ms(stepMs/100); try++ {
 		before := sinceBoot()
-		wall = time.Now().UnixMilli()
-		mono = sinceBoot().Milliseconds()
-		if mono-before.Milliseconds() < stepMs/10 || try == 5 {
-			return wall, mono
+		now := time.Now()
+		after := sinceBoot()
+		if apart := after - before; apart < closest {
+			closest, wall, mono = apart, now.UnixMilli(), after.Milliseconds()
 		}
 	}
+	return wall, mono
 }
 
 // sinceBoot counts time asleep too: a gateway that was suspended must not place readings too early. The call never

@@ -439,18 +439,24 @@ func TestPlatformTime(t *testing.T) {
 // The age of what waits is told by the present clock, also for leaves of before it was set; of a boot whose clock was
 // never set there is none.
 func TestOldestWaitingAcrossAJump(t *testing.T) {
-	g := newGateway(t, "mqtt://127.0.0.1:1") // nobody is there
 	const now = 1790842860000
-	g.clock = func() contract.Stamp {
-		return contract.Stamp{At: now, Clock: contract.ClockStep, Boot: "boot-2", Mono: 90_000}
+	store, err := buffer.Open(buffer.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
 	}
-	g.start()
+	defer store.Close()
+	u, err := uplink.New(uplink.Options{Store: store, Log: discard(), Clock: func() contract.Stamp {
+		return contract.Stamp{At: now, Clock: contract.ClockStep, Boot: "boot-2", Mono: 90_000}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		boot string
 		want time.Time
 	}{{"boot-1", time.Time{}}, {"boot-2", time.UnixMilli(now - 60_000)}} {
-		n := g.store.Size()
-		err := g.store.Commit(func(tx *buffer.Tx) error {
+		n := store.Size()
+		err := store.Commit(func(tx *buffer.Tx) error {
 			h := contract.Header{Gateway: gateway, Epoch: epoch, Seq: n, Kind: contract.KindData, Stamp: contract.Stamp{At: 5000, Clock: contract.ClockUnsync, Boot: c.boot, Mono: 30_000}}
 			_, err := tx.Append('d', contract.AppendRows(nil, h, nil))
 			return err
@@ -458,9 +464,9 @@ func TestOldestWaitingAcrossAJump(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := g.uplink.Stats(); !s.OldestWaiting.Equal(c.want) || s.Waiting != 1 {
+		if s := u.Stats(); !s.OldestWaiting.Equal(c.want) || s.Waiting != 1 {
 			t.Errorf("%s: %+v, want %v", c.boot, s, c.want)
 		}
-		g.uplink.Gone([]buffer.Range{{First: n, End: n + 1}})
+		u.Gone([]buffer.Range{{First: n, End: n + 1}})
 	}
 }
