@@ -4,7 +4,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERS
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
 
-.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal outage-month demo-arm gpio-vm usb-vm screenshots clean help
+.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal outage-month demo-arm gpio-vm usb-vm power-cut screenshots clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ kill-journal: ## kill -9 the journal at random moments, RUNS times (default 200)
 
 outage-month: ## 30 days (DAYS) without a platform on a journal of 256 MB (QUOTA_MB), minute by minute
 	HUB_OUTAGE_DAYS=$(or $(DAYS),30) HUB_QUOTA_MB=$(or $(QUOTA_MB),256) go test -count=1 -run TestQuotaInAnOutage -v -timeout 2h ./agent/record
+
+power-cut: ## cut the power of a guest that writes a journal, RUNS times (default 500); goes on where it was ended
+	scripts/journal-vm cut $(or $(RUNS),500) $(or $(LEDGER),dist/power-cut)
 
 compare: build ## the agent beside other gateways on the same work (PEERS=folder of the harness)
 	@mkdir -p dist
