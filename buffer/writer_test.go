@@ -22,6 +22,8 @@ import (
 //	HUB_JOURNAL_WRITER=DIR buffer.test                   writes until it is ended, and says on its output what it did
 //	HUB_JOURNAL_CHECK=DIR  buffer.test < what writers said   checks the journal against it: exit code 0, or 1 and why
 //
+// With HUB_JOURNAL_SAID=DEVICE a writer says it on a disk instead, from byte HUB_JOURNAL_SAID_AT on; see sectors.
+//
 // A writer says, a line each:
 //
 //	open, gc, close, drop N, drop N lasting   it begins to do that; N: leaves below it may go, of lasting classes or others
@@ -32,7 +34,11 @@ import (
 // Each leaf holds random bytes: a number that is used twice shows by its hash.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("HUB_JOURNAL_WRITER"); dir != "" {
-		fmt.Println(writeOn(context.Background(), dir, rand.Uint64(), func(format string, a ...any) { fmt.Printf(format+"\n", a...) }))
+		out, err := said()
+		if err == nil {
+			err = writeOn(context.Background(), dir, rand.Uint64(), func(format string, a ...any) { fmt.Fprintf(out, format+"\n", a...) })
+		}
+		fmt.Println(err)
 		os.Exit(1)
 	}
 	if dir := os.Getenv("HUB_JOURNAL_SITE"); dir != "" {
@@ -53,6 +59,36 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+// said returns where a writer says what it did.
+func said() (io.Writer, error) {
+	path := os.Getenv("HUB_JOURNAL_SAID")
+	if path == "" {
+		return os.Stdout, nil
+	}
+	at, err := strconv.ParseInt(os.Getenv("HUB_JOURNAL_SAID_AT"), 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	f, err := openData(path, os.O_WRONLY)
+	return &sectors{f, at}, err
+}
+
+// sectors writes each text past the page cache to 512-byte sectors of its own, padded with zeros. Where the disk is the
+// one that holds the journal, and all that is written to it is recorded, the record tells what had been said at any
+// point of it.
+type sectors struct {
+	disk dataFile
+	at   int64
+}
+
+func (s *sectors) Write(text []byte) (int, error) {
+	b := pages((len(text) + 511) / 512 * 512)
+	copy(b, text)
+	n, err := s.disk.WriteAt(b, s.at)
+	s.at += int64(n)
+	return len(text), err
 }
 
 // writerOptions are a writer's and its checker's.

@@ -15,7 +15,7 @@ class Guest:
     """A running guest of scripts/journal-vm. Its lines come by a virtio port whose writes return once QEMU has passed
     them on, so whatever the guest knows to be said is read here even after kill."""
 
-    def __init__(self, folder, disks, smp=2, arguments=()):
+    def __init__(self, folder, disks, smp=1, arguments=()):
         self.begin = time.monotonic()
         self.console = os.path.join(folder, "console")
         devices = []

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -36,6 +37,8 @@ def main():
     mode, arguments = sys.argv[1], sys.argv[2:]
     if mode == "cut":
         Campaign(int(arguments[0]), arguments[1]).run()
+    elif mode == "replay":
+        replay(int(arguments[0]), arguments[1])
 
 
 def make_disk(fs, path, size_mb=DISK_MB):
@@ -85,7 +88,7 @@ class Disk:
                 kept = json.load(f)
             self.cuts = kept["cuts"]
             self.open = [Cut(*c) for c in kept["open"]]
-        else: # none yet, or one whose last lines are not known: this program was ended in the middle
+        else:  # none yet, or one whose last lines are not known: this program was ended in the middle
             shutil.rmtree(folder, ignore_errors=True)
             os.makedirs(folder)
             make_disk(fs, self.path("disk"))
@@ -147,7 +150,7 @@ class Campaign:
         if os.path.exists(disk.path("state")):
             os.remove(disk.path("state"))
         last = disk.cuts >= CUTS_A_DISK
-        boot = Boot(Guest(disk.folder, [raw(disk.path("job")), raw(disk.path("disk"), ",cache.direct=off")]),
+        boot = Boot(Guest(disk.folder, [raw(disk.path("job")), raw(disk.path("disk"), ",cache.no-flush=on")]),
                     disk, "judge" if last else random.choice(["commit", random.choice(list(AIMED_MS))]))
         try:
             boot.run()
@@ -182,7 +185,6 @@ class Campaign:
         if boot.verdict != "good":
             if not cuts:
                 sys.exit("%s: a new disk: %s" % (disk.folder, boot.verdict))
-            shutil.copy(disk.path("said"), disk.path("said.before"))
             self.stop_at_failure()
 
 
@@ -242,7 +244,7 @@ class Boot:
                 self.cut_in(AIMED_MS["recovery"])
         elif self.cut_at is None:
             if self.said and self.said[-1].split(" ")[0].isdigit():
-                self.cut_in(2000 if self.target == "commit" else 4000)
+                self.cut_in(3000 if self.target == "commit" else 4000)
         elif self.doing == self.target in AIMED_MS and random.random() < 0.5:
             self.cut_in(AIMED_MS[self.doing])
             self.target = "commit"
@@ -254,6 +256,201 @@ class Boot:
 def acknowledged(said):
     numbers = [int(line.split(" ")[0]) for line in said if line.split(" ")[0].isdigit()]
     return 1 + max(numbers, default=-1)
+
+
+
+# The write log.
+
+RECORD_LEAVES = 1500  # of the run that is recorded: some drops, and value logs that are written again
+POINTS_A_BOOT = 16  # as many disks as the guest's bus takes beside the others
+FLUSH, DISCARD = 1, 4  # flags of an entry, see the kernel's Documentation/admin-guide/device-mapper/log-writes.rst
+SECTOR = 512
+
+RECORD = """
+mount -t {fs} /dev/vdb /disk || exec echo vm: cannot mount
+HUB_JOURNAL_SAID=/dev/vdb HUB_JOURNAL_SAID_AT={at} HUB_JOURNAL_WRITER=/disk/journal /buffer.test
+echo vm: the writer ended
+exec sleep 1000
+"""
+
+CHECK_DISKS = """
+for disk in {disks}; do
+	echo "vm: disk $disk"
+	mount -t {fs} /dev/$disk /disk && HUB_JOURNAL_CHECK=/disk/journal /buffer.test </job/$disk
+	echo "vm: check $?"
+	umount /disk
+done
+echo vm: done
+exec sleep 1000
+"""
+
+
+def replay(points, folder):
+    """Records all that a writer's guest writes to its disk, and checks the journal on disks that hold it up to some
+    point: all up to the last flush before the point, and of what follows it what a disk's cache may have kept."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    for i, fs in enumerate(FILE_SYSTEMS):
+        log = record(fs, folder)
+        replay_points(log, (points + i) // len(FILE_SYSTEMS), folder)
+
+
+def record(fs, folder):
+    base, disk, path, job = (os.path.join(folder, fs + "." + n) for n in ("base", "disk", "log", "job"))
+    make_disk(fs, base)
+    copy_disk(base, disk)
+    with open(disk, "r+b") as f:
+        f.truncate(2 * DISK_MB << 20)  # behind the file system: what the writer says
+    open(path, "w").close()
+    make_job(job, RECORD.format(fs=fs, at=DISK_MB << 20))
+    guest = Guest(folder, [raw(job), "driver=blklogwrites,discard=unmap,log-sector-size=512,file.driver=file,file.filename=%s,"
+                           "log.driver=file,log.filename=%s" % (disk, path)])
+    try:
+        log = WriteLog(fs, base, path)
+        end = time.monotonic() + UP_S
+        while log.read() < RECORD_LEAVES:
+            try:
+                sys.exit("while a write log is recorded the guest says: %s" % guest.line(time.monotonic() + 1))
+            except TimeoutError:
+                if time.monotonic() > end:
+                    sys.exit("%s: %d leaves in %d s" % (fs, acknowledged(log.said(len(log.entries))), UP_S))
+    finally:
+        guest.kill()
+    log.read()
+    os.remove(disk)
+    return log
+
+
+class WriteLog:
+    """A log of QEMU's blklogwrites, and the disk on which it begins."""
+
+    def __init__(self, fs, base, path):
+        self.fs, self.base = fs, base
+        self.file = open(path, "rb", buffering=0)  # it grows
+        self.entries = []  # first byte, bytes, flags, where the data is in the log
+        self.at = SECTOR
+        self.leaves = 0
+        self.marks = []  # number of the entry, text
+
+    def read(self):
+        """Takes up what the log has grown by, as far as its head says that it goes. Returns the leaves acknowledged."""
+        self.file.seek(0)
+        head = self.file.read(28)
+        if len(head) < 28 or not any(head):
+            return 0
+        magic, version, count, sector = struct.unpack("<QQQI", head)
+        if (magic, version, sector) != (0x6A736677736872, 1, SECTOR):
+            sys.exit("not a write log: %x, version %d, sectors of %d bytes" % (magic, version, sector))
+        while len(self.entries) < count:
+            self.file.seek(self.at)
+            sector, sectors, flags, _ = struct.unpack("<QQQQ", self.file.read(32))
+            self.at += SECTOR
+            entry = (sector * SECTOR, sectors * SECTOR, flags, self.at)
+            if flags & DISCARD == 0:
+                self.at += sectors * SECTOR
+            if self.is_mark(entry):
+                text = self.data(entry).rstrip(b"\0").decode()
+                self.marks.append((len(self.entries), text))
+                if text.split(" ")[0].isdigit():
+                    self.leaves += 1
+            self.entries.append(entry)
+        return self.leaves
+
+    def data(self, entry):
+        self.file.seek(entry[3])
+        return self.file.read(entry[1])
+
+    def is_mark(self, entry):
+        return entry[0] >= DISK_MB << 20 and entry[1] > 0
+
+    def said(self, point):
+        """The lines that writers had said before entry number point was written."""
+        return [text for at, text in self.marks if at < point]
+
+    def apply(self, disk, entry, keep=lambda: True, block=None):
+        """Writes an entry to a disk; with block only those of its blocks that keep asks for."""
+        start, length, flags, _ = entry
+        if length == 0 or self.is_mark(entry):
+            return
+        data = bytes(length) if flags & DISCARD else self.data(entry)
+        step = block or length
+        for i in range(0, length, step):
+            if keep():
+                disk.seek(start + i)
+                disk.write(data[i:i + step])
+
+
+def half():
+    return random.random() < 0.5
+
+
+# What of the writes after the last flush is on the disk. A part of a write is whole blocks: those of f2fs, which relies
+# on them, and else sectors.
+CACHES = {
+    "the first writes": lambda log, disk, entry: log.apply(disk, entry),
+    "any writes": lambda log, disk, entry: half() and log.apply(disk, entry),
+    "any parts of writes": lambda log, disk, entry: log.apply(disk, entry, half, 4096 if log.fs == "f2fs" else SECTOR),
+}
+
+
+def replay_points(log, points, folder):
+    flush, between = -1, []
+    for i, entry in enumerate(log.entries):
+        if entry[1] == 0 and entry[2] & FLUSH:
+            flush = i
+        elif not log.is_mark(entry):
+            between.append((i + 1, flush))
+    flushes = sum(1 for e in log.entries if e[1] == 0 and e[2] & FLUSH)
+    print("%s: %d leaves; %d writes between %d flushes are recorded" % (log.fs, log.leaves, len(between), flushes), flush=True)
+    chosen = sorted(random.sample(between, min(points, len(between))))
+    stable = os.path.join(folder, log.fs + ".stable")
+    copy_disk(log.base, stable)
+    done, good = 0, 0
+    while chosen:
+        batch, chosen = chosen[:POINTS_A_BOOT], chosen[POINTS_A_BOOT:]
+        disks = []
+        for point, flush in batch:
+            with open(stable, "r+b") as f:
+                while done <= flush:
+                    log.apply(f, log.entries[done])
+                    done += 1
+            disk = os.path.join(folder, "%s.%d" % (log.fs, point))
+            copy_disk(stable, disk)
+            cache = random.choice(list(CACHES))
+            with open(disk, "r+b") as f:
+                for entry in log.entries[flush + 1:point]:
+                    CACHES[cache](log, f, entry)
+            disks.append((disk, point, flush, cache))
+        check_points(log, disks, folder)
+        good += len(batch)
+        print("%s: %d of %d points between two flushes are good" % (log.fs, good, good + len(chosen)), flush=True)
+
+
+def check_points(log, disks, folder):
+    names = ["vd" + chr(ord("b") + i) for i in range(len(disks))]
+    job = os.path.join(folder, log.fs + ".job")
+    make_job(job, CHECK_DISKS.format(fs=log.fs, disks=" ".join(names)),
+             [(name, "".join(log.said(point)).encode()) for name, (_, point, _, _) in zip(names, disks)])
+    # What recovery writes is not kept: a point that fails is there to be looked at.
+    guest = Guest(folder, [raw(job)] + [raw(d[0], ",cache.no-flush=on") for d in disks], arguments=["-snapshot"])
+    heard, left = [], list(disks)
+    try:
+        while left:
+            line = guest.line(time.monotonic() + UP_S)
+            if line == "vm: check 0" and heard and heard[-1].startswith("good: "):
+                os.remove(left.pop(0)[0])
+                heard = []
+            elif line is None or line.startswith("vm: check"):
+                disk, point, flush, cache = left[0]
+                said = disk + ".said"
+                with open(said, "w") as f:
+                    f.writelines(log.said(point))
+                sys.exit("%s: entry %d after flush %d, %s: %s; kept: %s, %s"
+                         % (log.fs, point, flush, cache, " / ".join(heard), disk, said))
+            elif not line.startswith("vm: disk"):
+                heard.append(line)
+    finally:
+        guest.kill()
 
 
 main()
