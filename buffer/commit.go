@@ -166,12 +166,15 @@ func (s *Store) flush(further []record, h head, need int64) error {
 	for key, value := range merged {
 		all = append(all, record{[]byte(key), value})
 	}
-	err := s.write(all)
+	err := s.step("commit", func() error { return s.writeBadger(all) })
 	if errors.Is(err, badger.ErrTxnTooBig) {
 		return fmt.Errorf("cannot write to journal %s: %w", s.dir, err)
 	}
 	if err != nil {
 		return s.fail(err)
+	}
+	for _, r := range all {
+		s.touched(len(r.value))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,6 +30,7 @@ func (s *Store) Stored(first int64, lasting bool) iter.Seq2[int64, int64] {
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
 			defer it.Close()
 			for it.Seek(numberKey(prefix, first)); it.Valid(); it.Next() {
+				s.touched(keyBytes)
 				n := keyNumber(it.Item().Key())
 				for len(waiting) > 0 && waiting[0][0] < n {
 					if !yield(waiting[0][0], waiting[0][1]) {
@@ -254,12 +255,12 @@ func (s *Store) remove(r Range, lasting bool) error {
 	}
 	// Badger counts what a value log holds in vain only for keys that it finds in tables. Its newest keys, with leaves of a
 	// minute those of a day, are in a memtable. To drop a key that exists makes a table of that.
-	err := s.writeBadger([]record{{[]byte{flushPrefix}, []byte{}}})
+	err := s.step("mark", func() error { return s.writeBadger([]record{{[]byte{flushPrefix}, []byte{}}}) })
 	if err == nil {
-		err = s.db.DropPrefix([]byte{flushPrefix})
+		err = s.step("flush", func() error { return s.db.DropPrefix([]byte{flushPrefix}) })
 	}
 	if err == nil {
-		err = s.db.DropPrefix(prefixes(r, prefixOf(lasting))...)
+		err = s.step("drop", func() error { return s.db.DropPrefix(prefixes(r, prefixOf(lasting))...) })
 	}
 	if err != nil {
 		return s.fail(fmt.Errorf("cannot drop leaves: %w", err))
@@ -294,7 +295,8 @@ func (s *Store) collectRatio(ratio float64) error {
 		if err := s.compact(); err != nil {
 			return err
 		}
-		err := s.db.RunValueLogGC(ratio)
+		err := s.step("collect", func() error { return s.db.RunValueLogGC(ratio) })
+		s.touched(2 * valueLogFileBytes)
 		if errors.Is(err, badger.ErrNoRewrite) {
 			return nil
 		}
@@ -314,6 +316,7 @@ func (s *Store) sizes() (used, live int64, err error) {
 		it := txn.NewIterator(badger.IteratorOptions{})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
+			s.touched(keyBytes)
 			live += it.Item().EstimatedSize()
 		}
 		return nil

@@ -50,6 +50,7 @@ func (s *Store) Leaf(n int64) (Leaf, error) {
 	if err != nil {
 		return Leaf{}, fmt.Errorf("leaf %d: %w", n, err)
 	}
+	s.touched(len(data))
 	return s.decodeLeaf(n, data)
 }
 

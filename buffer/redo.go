@@ -95,29 +95,23 @@ type redo struct {
 	page []byte // the frame being written, see pages
 }
 
-// openRedo opens or makes the log and returns the frames that it holds, in no order. made says that there was none.
-func openRedo(dir string, key []byte) (r *redo, frames []frame, made bool, err error) {
+// openRedo opens the log and returns the frames that it holds, in no order.
+func openRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
 	r = &redo{}
 	if key != nil {
 		if r.aead, err = redoCipher(key); err != nil {
-			return nil, nil, false, fmt.Errorf("cannot use the journal's key: %w", err)
+			return nil, nil, fmt.Errorf("cannot use the journal's key: %w", err)
 		}
 	}
 	path := filepath.Join(dir, redoName)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		made = true
-		if err := makeRedo(path); err != nil {
-			return nil, nil, false, fmt.Errorf("cannot make the journal's redo log: %w", err)
-		}
-	}
 	f, err := openData(path, os.O_RDWR)
 	if err != nil {
-		return nil, nil, false, fmt.Errorf("cannot open the journal's redo log: %w", err)
+		return nil, nil, fmt.Errorf("cannot open the journal's redo log: %w", err)
 	}
 	raw := pages(redoBytes)
 	if _, err := io.ReadFull(f, raw); err != nil {
 		f.Close()
-		return nil, nil, false, &DamageError{dir, fmt.Sprintf("redo log: %v", err)}
+		return nil, nil, &DamageError{dir, fmt.Sprintf("redo log: %v", err)}
 	}
 	r.file = f
 	last := int64(-1)
@@ -125,7 +119,7 @@ func openRedo(dir string, key []byte) (r *redo, frames []frame, made bool, err e
 		f, size, err := r.parse(raw[at:])
 		if err != nil {
 			r.file.Close()
-			return nil, nil, false, &DamageError{dir, fmt.Sprintf("redo log at byte %d: %v", at, err)}
+			return nil, nil, &DamageError{dir, fmt.Sprintf("redo log at byte %d: %v", at, err)}
 		}
 		if size == 0 {
 			continue
@@ -135,7 +129,7 @@ func openRedo(dir string, key []byte) (r *redo, frames []frame, made bool, err e
 			last, r.pos = f.number, at+size
 		}
 	}
-	return r, frames, made, nil
+	return r, frames, nil
 }
 
 func redoCipher(key []byte) (cipher.AEAD, error) {
@@ -150,21 +144,24 @@ func redoCipher(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// makeRedo writes a file of zeros: blocks that were only reserved would have to be marked as written, one by one, in
-// the file system's journal.
-func makeRedo(path string) error {
+// makeRedo makes the log when there is none. It is a file of zeros: blocks that were only reserved would have to be
+// marked as written, one by one, in the file system's journal. Its name is not durable yet.
+func makeRedo(path string, step step) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	f, err := openData(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(pages(redoBytes))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	err = step("write redo log", func() error { _, err := f.Write(pages(redoBytes)); return err })
+	if err == nil {
+		err = step("sync redo log", f.Sync)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return step("rename redo log", func() error { return os.Rename(path+".new", path) })
 }
 
 // syncDir makes names that were made, changed or removed in a folder durable.

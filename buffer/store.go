@@ -37,6 +37,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -72,7 +73,14 @@ type Options struct {
 	Log *slog.Logger // for what Badger reports; nil: discarded
 
 	Lasting []Class // leaves that Stored and Drop treat apart from the others; what was appended stays as it was then
+
+	step step // tests put faults here
 }
+
+// A step carries out one thing that changes the disk.
+type step func(name string, do func() error) error
+
+func plainStep(_ string, do func() error) error { return do() }
 
 // Store is an open journal with its state. Its methods may be called from several goroutines at once; Commits are
 // carried out one after another.
@@ -81,6 +89,8 @@ type Store struct {
 	lasting []Class
 	lock    *os.File
 	db      *badger.DB
+
+	touchedBytes atomic.Int64 // since the last evict
 
 	commit sync.Mutex // held by the one Commit under way; guards the next three
 	codec  codec
@@ -93,7 +103,7 @@ type Store struct {
 	grown   chan struct{}     // closed and replaced when leaves are appended
 	pending map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
 
-	write func([]record) error // puts records into one synced transaction; tests inject faults here
+	step step
 }
 
 // Badger's settings, measured for a gateway of 512 MB with a journal of 2 GB: values live in the value log and the
@@ -125,8 +135,13 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: opts.Dir, lasting: opts.Lasting, lock: lock, grown: make(chan struct{}), pending: map[string][]byte{}}
-	s.write = s.writeBadger
+	s := &Store{
+		dir: opts.Dir, lasting: opts.Lasting, lock: lock, step: opts.step,
+		grown: make(chan struct{}), pending: map[string][]byte{},
+	}
+	if s.step == nil {
+		s.step = plainStep
+	}
 	if err := s.open(opts); err != nil {
 		return nil, errors.Join(err, s.release())
 	}
@@ -165,6 +180,7 @@ func (s *Store) open(opts Options) (err error) {
 	if err := removeUnborn(o.Dir); err != nil {
 		return err
 	}
+	cold(o.Dir)
 	s.db, err = openBadger(o)
 	switch {
 	case errors.Is(err, badger.ErrEncryptionKeyMismatch), errors.Is(err, badger.ErrInvalidEncryptionKey):
@@ -172,6 +188,7 @@ func (s *Store) open(opts Options) (err error) {
 	case err != nil:
 		return &DamageError{s.dir, err.Error()}
 	}
+	s.evict() // Badger has read its last value log
 	if err := s.recover(opts.Key); err != nil {
 		return err
 	}
@@ -252,7 +269,7 @@ func (s *Store) release() (err error) {
 		if full := s.makeSpace(openBytes); full != nil {
 			err = errors.Join(err, full)
 		} else {
-			err = errors.Join(err, s.db.Close())
+			err = errors.Join(err, s.step("close", s.db.Close))
 		}
 	}
 	return errors.Join(err, s.lock.Close())
@@ -317,14 +334,26 @@ func (s *Store) readHead() error {
 // log of its own is gone, and shows an older or empty store; the frames of the redo log, old ones too, say which Commits
 // it had when they were written.
 func (s *Store) replay(key []byte) error {
-	log, frames, made, err := openRedo(s.dir, key)
+	path := filepath.Join(s.dir, redoName)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && s.head.commit > 0 {
+		return &DamageError{s.dir, fmt.Sprintf("its redo log is gone, and with it what was committed after Commit %d", s.head.commit)}
+	}
+	if s.head.commit == 0 {
+		// Not only when the files are made: the process may have ended between that and this.
+		if err := makeRedo(path, s.step); err != nil {
+			return fmt.Errorf("cannot make the journal's redo log: %w", err)
+		}
+		for _, dir := range []string{s.dir, filepath.Dir(filepath.Clean(s.dir))} {
+			if err := s.step("sync folder", func() error { return syncDir(dir) }); err != nil {
+				return fmt.Errorf("cannot make the journal's folder durable: %w", err)
+			}
+		}
+	}
+	log, frames, err := openRedo(s.dir, key)
 	if err != nil {
 		return err
 	}
 	s.redo = log
-	if made && s.head.commit > 0 {
-		return &DamageError{s.dir, fmt.Sprintf("its redo log is gone, and with it what was committed after Commit %d", s.head.commit)}
-	}
 	slices.SortFunc(frames, func(a, b frame) int { return cmp.Compare(a.number, b.number) })
 	for _, f := range frames {
 		if f.base > s.stored.commit {
@@ -357,13 +386,13 @@ func (s *Store) replay(key []byte) error {
 func (s *Store) count() (leaves, hashes int64, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {
 		dropped, err := s.allDropped(txn)
-		leaves, hashes = consecutive(txn, dropped, leafPrefix, lastingPrefix), consecutive(txn, nil, hashPrefix)
+		leaves, hashes = s.consecutive(txn, dropped, leafPrefix, lastingPrefix), s.consecutive(txn, nil, hashPrefix)
 		return err
 	})
 	return leaves, hashes, err
 }
 
-func consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
+func (s *Store) consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
 	var its []*badger.Iterator
 	for _, prefix := range prefixes {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
@@ -378,6 +407,7 @@ func consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) (n int64) {
 				it.Next()
 			}
 			if it.Valid() && keyNumber(it.Item().Key()) == n {
+				s.touched(keyBytes)
 				it.Next()
 				found = true
 			}
@@ -429,7 +459,7 @@ func (s *Store) compact() error {
 	if s.db.Levels()[0].NumTables < levelZeroTables {
 		return nil
 	}
-	if err := s.db.Flatten(1); err != nil {
+	if err := s.step("compact", func() error { return s.db.Flatten(1) }); err != nil {
 		return fmt.Errorf("cannot compact journal %s: %w", s.dir, err)
 	}
 	return nil

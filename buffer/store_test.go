@@ -248,9 +248,9 @@ func (f *faultyFile) Datasync() error {
 func TestFailedWrite(t *testing.T) {
 	badger := func(persisted bool) func(*testing.T, *Store) {
 		return func(t *testing.T, s *Store) {
-			s.write = func(records []record) error {
+			s.step = func(_ string, do func() error) error {
 				if persisted {
-					if err := s.writeBadger(records); err != nil {
+					if err := do(); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -303,7 +303,7 @@ func TestFailedWrite(t *testing.T) {
 			if err := commit(); !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "input/output") {
 				t.Fatalf("got %v", err)
 			}
-			s.write = s.writeBadger // the disk is well again, but nobody knows what it holds
+			s.step = plainStep // the disk is well again, but nobody knows what it holds
 			if f, ok := s.redo.file.(*faultyFile); ok {
 				s.redo.file = f.redoFile
 			}
@@ -594,15 +594,17 @@ func TestVanishedFilesAreFound(t *testing.T) {
 				open(t, dir).Close()
 			}
 			damage(t, dir)
-			var found *DamageError
-			again, err := Open(Options{Dir: dir})
-			if err == nil {
-				again.Close()
+			for range 2 { // to find it changes nothing
+				var found *DamageError
+				again, err := Open(Options{Dir: dir})
+				if err == nil {
+					again.Close()
+				}
+				if !errors.As(err, &found) {
+					t.Fatalf("got %v", err)
+				}
+				t.Log(err)
 			}
-			if !errors.As(err, &found) {
-				t.Fatalf("got %v", err)
-			}
-			t.Log(err)
 		})
 	}
 }

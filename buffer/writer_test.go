@@ -19,8 +19,8 @@ import (
 
 // The test binary is also the process whose journal is cut off in its work, by a signal or with the machine's power:
 //
-//	HUB_JOURNAL_WRITER=DIR buffer.test                   writes until it is ended, and says on its output what it did
-//	HUB_JOURNAL_CHECK=DIR  buffer.test < what writers said   checks the journal against it: exit code 0, or 1 and why
+//	HUB_JOURNAL_WRITER=DIR buffer.test        writes until it is ended, and says on its output what it did
+//	HUB_JOURNAL_CHECK=DIR  buffer.test <SAID  checks the journal against what writers said: exit code 0, or 1 and why
 //
 // With HUB_JOURNAL_SAID=DEVICE a writer says it on a disk instead, from byte HUB_JOURNAL_SAID_AT on; see sectors.
 //
@@ -28,18 +28,15 @@ import (
 //
 //	open, gc, close, drop N, drop N lasting   it begins to do that; N: leaves below it may go, of lasting classes or others
 //	opened, gced, closed, dropped             that is done
+//	refused WHY                               or not; only with HUB_JOURNAL_STEPS=N, which makes a writer go on over what
+//	                                          the journal refuses, and end after N lines
 //	N HASH                                    leaf N is committed, and this is its record hash; also the last one that it
 //	                                          found when it opened the journal
 //
 // Each leaf holds random bytes: a number that is used twice shows by its hash.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("HUB_JOURNAL_WRITER"); dir != "" {
-		out, err := said()
-		if err == nil {
-			err = writeOn(context.Background(), dir, rand.Uint64(), func(format string, a ...any) { fmt.Fprintf(out, format+"\n", a...) })
-		}
-		fmt.Println(err)
-		os.Exit(1)
+		os.Exit(writeProcess(dir))
 	}
 	if dir := os.Getenv("HUB_JOURNAL_SITE"); dir != "" {
 		size, err := strconv.ParseInt(os.Getenv("HUB_JOURNAL_SIZE"), 10, 64)
@@ -61,34 +58,41 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// said returns where a writer says what it did.
-func said() (io.Writer, error) {
-	path := os.Getenv("HUB_JOURNAL_SAID")
-	if path == "" {
-		return os.Stdout, nil
+func writeProcess(dir string) (code int) {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	w := &writer{opts: writerOptions(dir), seed: rand.Uint64()}
+	most, lines := 0, 0
+	if text := os.Getenv("HUB_JOURNAL_STEPS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			fmt.Println(err)
+			return 2
+		}
+		most = n
+		w.refused = func(err error) error {
+			if errors.Is(err, ErrFailed) {
+				return err
+			}
+			return nil
+		}
 	}
-	at, err := strconv.ParseInt(os.Getenv("HUB_JOURNAL_SAID_AT"), 10, 64)
+	out, err := saidTo()
 	if err != nil {
-		return nil, err
+		fmt.Println(err)
+		return 2
 	}
-	f, err := openData(path, os.O_WRONLY)
-	return &sectors{f, at}, err
-}
-
-// sectors writes each text past the page cache to 512-byte sectors of its own, padded with zeros. Where the disk is the
-// one that holds the journal, and all that is written to it is recorded, the record tells what had been said at any
-// point of it.
-type sectors struct {
-	disk dataFile
-	at   int64
-}
-
-func (s *sectors) Write(text []byte) (int, error) {
-	b := pages((len(text) + 511) / 512 * 512)
-	copy(b, text)
-	n, err := s.disk.WriteAt(b, s.at)
-	s.at += int64(n)
-	return len(text), err
+	w.said = func(format string, a ...any) {
+		fmt.Fprintf(out, format+"\n", a...)
+		if lines++; lines == most {
+			stop()
+		}
+	}
+	if err := w.run(ctx); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
 }
 
 // writerOptions are a writer's and its checker's.
@@ -118,39 +122,70 @@ func writerLeaf(r *rand.Rand, n int64) []byte {
 }
 
 // What a writer keeps of its newest leaves; lasting ones ten times as long.
-const writerKeeps = 400
+const writerKeeps = 200
 
-// writeOn writes to the journal until ctx ends or something fails. said is told of each step.
-func writeOn(ctx context.Context, dir string, seed uint64, said func(format string, a ...any)) error {
-	r := rand.New(rand.NewPCG(seed, 1))
-	var s *Store
-	reopen := func() (err error) {
-		if s != nil {
-			said("close")
-			if err := s.Close(); err != nil {
-				return err
-			}
-			said("closed")
-		}
-		said("open")
-		if s, err = Open(writerOptions(dir)); err != nil {
-			return err
-		}
-		said("opened")
-		n := s.Size() - 1
-		if n < 0 {
-			return nil
-		}
-		leaf, err := s.Leaf(n)
-		if errors.Is(err, ErrDropped) {
-			return nil
-		}
-		if err == nil {
-			said("%d %v", n, tlog.RecordHash(leaf.Data))
-		}
+// writer appends, drops, gives space back, closes and opens, at random, until its context ends.
+type writer struct {
+	opts    Options
+	seed    uint64
+	said    func(format string, a ...any) // told of each step
+	refused func(error) error             // of what failed: nil to go on; nil function: never
+	s       *Store
+}
+
+func (w *writer) open() (err error) {
+	w.said("open")
+	if w.s, err = Open(w.opts); err != nil {
 		return err
 	}
-	if err := reopen(); err != nil {
+	w.said("opened")
+	n := w.s.Size() - 1
+	if n < 0 {
+		return nil
+	}
+	leaf, err := w.s.Leaf(n)
+	if errors.Is(err, ErrDropped) {
+		return nil
+	}
+	if err == nil {
+		w.said("%d %v", n, tlog.RecordHash(leaf.Data))
+	}
+	return err
+}
+
+func (w *writer) close() error {
+	w.said("close")
+	if err := w.s.Close(); err != nil {
+		return err
+	}
+	w.said("closed")
+	return nil
+}
+
+// goOn says whether to go on after an error, with the journal opened again where that is called for.
+func (w *writer) goOn(err error) error {
+	if err == nil || w.refused == nil {
+		return err
+	}
+	if err := w.refused(err); err != nil {
+		return err
+	}
+	w.said("refused %v", err)
+	if w.s.Err() == nil {
+		return nil
+	}
+	if err := w.s.Commit(func(tx *Tx) error { tx.Set("last", nil); return nil }); !errors.Is(err, ErrFailed) {
+		return fmt.Errorf("a Commit after a failed write: %v", err)
+	}
+	if err := w.close(); err != nil {
+		return err
+	}
+	return w.open()
+}
+
+func (w *writer) run(ctx context.Context) error {
+	r := rand.New(rand.NewPCG(w.seed, 1))
+	if err := w.open(); err != nil {
 		return err
 	}
 	for ctx.Err() == nil {
@@ -172,40 +207,44 @@ func writeOn(ctx context.Context, dir string, seed uint64, said func(format stri
 			_, err := tx.Append(writerClass(n), data)
 			return err
 		}
+		var err error
 		step := r.IntN(600)
-		switch end, lasting := s.Size()-writerKeeps, s.Size()-10*writerKeeps; {
+		switch end, lasting := w.s.Size()-writerKeeps, w.s.Size()-10*writerKeeps; {
 		case step < 4 && end > 0:
-			said("drop %d", end)
-			if err := s.Drop(Range{0, end}, false, leaf); err != nil {
-				return err
+			w.said("drop %d", end)
+			if err = w.s.Drop(Range{0, end}, false, leaf); err == nil {
+				w.said("dropped")
 			}
-			said("dropped")
 		case step < 5 && lasting > 0:
-			said("drop %d lasting", lasting)
-			if err := s.Drop(Range{0, lasting}, true, leaf); err != nil {
-				return err
+			w.said("drop %d lasting", lasting)
+			if err = w.s.Drop(Range{0, lasting}, true, leaf); err == nil {
+				w.said("dropped")
 			}
-			said("dropped")
 		case step < 9:
-			said("gc")
-			if err := s.maintain(); err != nil {
-				return err
+			n = -1
+			w.said("gc")
+			if err = w.s.maintain(); err == nil {
+				w.said("gced")
 			}
-			said("gced")
-			continue
 		case step < 11:
-			if err := reopen(); err != nil {
+			n = -1
+			if err = w.goOn(w.close()); err == nil {
+				err = w.open()
+			}
+			if err != nil {
 				return err
 			}
-			continue
 		default:
-			if err := s.Commit(leaf); err != nil {
-				return err
-			}
+			err = w.s.Commit(leaf)
 		}
-		said("%d %v", n, hash)
+		if err == nil && n >= 0 {
+			w.said("%d %v", n, hash)
+		}
+		if err := w.goOn(err); err != nil {
+			return errors.Join(err, w.s.Close())
+		}
 	}
-	return s.Close()
+	return w.goOn(w.close())
 }
 
 // ledger is what writers said of one journal, and what was found in it.
@@ -229,6 +268,9 @@ func (l *ledger) take(line string) error {
 		if line == "dropped" {
 			l.gone[l.dropping] = l.mayBeGone[l.dropping]
 		}
+		l.doing = ""
+		return nil
+	case len(words) >= 2 && words[0] == "refused":
 		l.doing = ""
 		return nil
 	case len(words) >= 2 && words[0] == "drop":
@@ -398,13 +440,13 @@ func TestWriterIsChecked(t *testing.T) {
 	dir := t.TempDir()
 	var said []string
 	ctx, stop := context.WithCancel(t.Context())
-	err := writeOn(ctx, dir, 5, func(format string, a ...any) {
+	w := &writer{opts: writerOptions(dir), seed: 5, said: func(format string, a ...any) {
 		said = append(said, fmt.Sprintf(format, a...))
-		if len(said) > 1500 && said[len(said)-1] != "closed" {
+		if len(said) > 1500 {
 			stop()
 		}
-	})
-	if err != nil {
+	}}
+	if err := w.run(ctx); err != nil {
 		t.Fatal(err)
 	}
 	check := func(said []string) (int64, error) {

@@ -10,7 +10,7 @@ import sys
 import tarfile
 import time
 
-from guest import Guest
+from guest import Guest, Qmp
 
 FILE_SYSTEMS = ("ext4", "f2fs")
 DISK_MB = 256
@@ -39,6 +39,8 @@ def main():
         Campaign(int(arguments[0]), arguments[1]).run()
     elif mode == "replay":
         replay(int(arguments[0]), arguments[1])
+    elif mode == "flash":
+        flash(float(arguments[0]), arguments[1])
 
 
 def make_disk(fs, path, size_mb=DISK_MB):
@@ -451,6 +453,74 @@ def check_points(log, disks, folder):
                 heard.append(line)
     finally:
         guest.kill()
+
+
+# What a reading costs.
+
+INTERVALS = ("2s", "10s")
+ENDURANCE = 10e12  # bytes that a card's maker promises
+SITE_READINGS_S = 131  # the site of buffer/flash_test.go
+
+MEASURE = """
+mount -t {fs} /dev/vdb /disk || exec echo cannot mount
+HUB_FLASH_DIR=/disk HUB_FLASH_SYNC={sync} HUB_FLASH_FOR={minutes}m /buffer.test -test.run TestFlashOfADisk
+exec sleep 1000
+"""
+
+
+def flash(hours, folder):
+    """Measures at the guest's disk. Its processor is an imagined one that takes the same time for each instruction, and
+    its clock leaps over what it sleeps, so an hour of its clock takes minutes and whatever it does at intervals - the
+    site, and its file system - keeps them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    print("%-5s %-9s %20s %15s %16s %9s %9s %8s" % ("", "interval", "disk, bytes/reading", "x gzipped leaf", "process, bytes",
+                                                    "writes/h", "flushes/h", "10 TB"))
+    for fs in FILE_SYSTEMS:
+        for sync in INTERVALS:
+            measure(fs, sync, hours, folder)
+
+
+def measure(fs, sync, hours, folder):
+    disk, job, path = (os.path.join(folder, n) for n in ("disk", "job", "qmp"))
+    make_disk(fs, disk)
+    make_job(job, MEASURE.format(fs=fs, sync=sync, minutes=round(hours * 60)))
+    clock = [] if os.environ.get("REAL_TIME") else ["-icount", "shift=3,sleep=off"]
+    guest = Guest(folder, [raw(job), raw(disk, ",cache.no-flush=on")], arguments=[*clock, "-qmp", "unix:%s,server=on,wait=off" % path])
+    try:
+        expect(guest, "begin", UP_S)
+        qmp = Qmp(path)
+        before = counts(qmp)
+        guest.tell("go")
+        _, readings, payload, process, late = expect(guest, "end", 3600 + hours * 7200).split(" ")
+        after = counts(qmp)
+    finally:
+        guest.kill()
+    size, writes, flushes = (b - a for a, b in zip(before, after))
+    a_reading = size / int(readings)
+    print("%-5s %-9s %20.1f %15.1f %16.1f %9.0f %9.0f %4.0f years; at most %s ms late"
+          % (fs, sync, a_reading, size / int(payload), int(process) / int(readings), writes / hours, flushes / hours,
+             ENDURANCE / (a_reading * SITE_READINGS_S * 86400 * 365.25), late), flush=True)
+
+
+def expect(guest, word, seconds):
+    end = time.monotonic() + seconds
+    heard = []
+    while True:
+        line = guest.line(end)
+        if line is None:
+            sys.exit("the guest ended: " + " / ".join(heard))
+        if line.split(" ")[0] == word:
+            return line
+        heard.append(line)
+        if line == "FAIL":
+            sys.exit("the guest says: " + " / ".join(heard))
+
+
+def counts(qmp):
+    """Bytes, writes and flushes of the second disk."""
+    stats = qmp.command("query-blockstats")[1]["stats"]
+    return stats["wr_bytes"], stats["wr_operations"], stats["flush_operations"]
 
 
 main()

@@ -2,6 +2,8 @@ package record
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -100,7 +102,8 @@ func (q Quota) keep() error {
 	return err
 }
 
-// give gives up leaves of a size, as far as there are any.
+// give gives up leaves of a size, as far as there are any. What the platform does not have goes only when it is worth a
+// gap leaf and the tables that Badger writes again for it; the margin holds that much.
 func (q Quota) give(want int64) (gave bool, err error) {
 	acked := contract.SeqSet{}
 	if q.Acked != nil {
@@ -108,16 +111,16 @@ func (q Quota) give(want int64) (gave bool, err error) {
 	}
 	for _, lasting := range []bool{false, true} {
 		for _, lost := range []bool{false, true} {
-			r, leaves, size := q.oldest(lasting, want, func(n int64) bool { return acked.Contains(n) != lost })
-			if leaves == nil {
-				continue
-			}
-			if err := q.drop(r, leaves, lasting, lost); err != nil {
-				return gave, err
-			}
-			gave = true
-			if want -= size; want <= 0 {
-				return gave, nil
+			for want > 0 {
+				r, leaves, size := q.oldest(lasting, want, func(n int64) bool { return acked.Contains(n) != lost })
+				if leaves == nil || lost && size < max(leastGain, q.Bytes/1000) {
+					break
+				}
+				if err := q.drop(r, leaves, lasting, lost); err != nil {
+					return gave, err
+				}
+				gave = true
+				want -= size
 			}
 		}
 	}
@@ -143,21 +146,65 @@ func (q Quota) oldest(lasting bool, most int64, match func(n int64) bool) (r buf
 	return r, leaves, size
 }
 
+// leastGain is what a gap leaf may take itself, in bytes.
+const leastGain = 1 << 10
+
 // gap is what a leaf of KindGap says: leaves that nobody will ever get.
 type gap struct {
 	Why    string     `json:"why"`
 	Leaves [][2]int64 `json:"leaves"` // first and last of each run
 }
 
+// mostRuns bounds a gap leaf: 10,000 runs are 200 kB of JSON.
+const mostRuns = 10_000
+
+// lost is what a gap leaf says of the first of these leaves: how many, and which will never arrive: they themselves, and
+// those that the gap leaves among them tell of, which nothing would tell of any more.
+func (q Quota) lost(leaves []int64, lasting bool) (n int, set contract.SeqSet, err error) {
+	for n < len(leaves) && len(set.Have) < mostRuns {
+		set.Add(leaves[n], leaves[n])
+		n++
+		if !lasting {
+			continue
+		}
+		leaf, err := q.Store.Leaf(leaves[n-1])
+		var damage *buffer.DamageError
+		if errors.As(err, &damage) {
+			continue
+		}
+		if err != nil {
+			return 0, set, err
+		}
+		if leaf.Class != buffer.Class(contract.KindGap.Class()) {
+			continue
+		}
+		var doc struct{ Gap gap }
+		if err := json.Unmarshal(leaf.Data, &doc); err != nil {
+			return 0, set, fmt.Errorf("gap leaf %d: %w", leaves[n-1], err)
+		}
+		for _, run := range doc.Gap.Leaves {
+			set.Add(run[0], run[1])
+		}
+	}
+	return n, set, nil
+}
+
 func (q Quota) drop(r buffer.Range, leaves []int64, lasting, lost bool) error {
-	runs := runs(leaves)
+	g := gap{Why: "quota"}
+	if lost {
+		n, set, err := q.lost(leaves, lasting)
+		if err != nil {
+			return err
+		}
+		leaves, r.End = leaves[:n], leaves[n-1]+1
+		if set.Next > 0 {
+			g.Leaves = append(g.Leaves, [2]int64{0, set.Next - 1})
+		}
+		g.Leaves = append(g.Leaves, set.Have...)
+	}
 	err := q.Store.Drop(r, lasting, func(tx *buffer.Tx) error {
 		if !lost {
 			return nil
-		}
-		g := gap{Why: "quota"}
-		for _, run := range runs {
-			g.Leaves = append(g.Leaves, [2]int64{run.First, run.End - 1})
 		}
 		_, err := appendDocument(tx, q.Epoch, contract.KindGap, q.Clock(), g)
 		return err
@@ -169,7 +216,7 @@ func (q Quota) drop(r buffer.Range, leaves []int64, lasting, lost bool) error {
 	if lost {
 		log = q.Log.Warn
 		if q.Lost != nil {
-			q.Lost(runs)
+			q.Lost(runs(leaves))
 		}
 	}
 	log("journal gave up its oldest leaves for its quota", "first", r.First, "last", r.End-1, "leaves", len(leaves), "platform has them", !lost)
