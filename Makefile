@@ -49,8 +49,8 @@ power-cut: ## cut the power of a guest that writes a journal, RUNS times (defaul
 write-log-replay: ## record all writes of that guest's disk, and check the journal at POINTS (default 200) between two flushes
 	scripts/journal-vm replay $(or $(POINTS),200) dist/write-log
 
-flash-vm: ## what a reading costs the disk of a guest in HOURS (default 1) of its clock, at each sync interval
-	scripts/journal-vm flash $(or $(HOURS),1) dist/flash
+flash-vm: ## what a reading costs the disk of a guest in HOURS (default 1) of its clock, at sync INTERVALS
+	scripts/journal-vm flash $(or $(HOURS),1) dist/flash $(or $(INTERVALS),500ms 2s 10s 30s)
 
 compare: build ## the agent beside other gateways on the same work (PEERS=folder of the harness)
 	@mkdir -p dist

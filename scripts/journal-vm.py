@@ -40,7 +40,7 @@ def main():
     elif mode == "replay":
         replay(int(arguments[0]), arguments[1])
     elif mode == "flash":
-        flash(float(arguments[0]), arguments[1])
+        flash(float(arguments[0]), arguments[1], arguments[2:])
 
 
 def make_disk(fs, path, size_mb=DISK_MB):
@@ -459,7 +459,6 @@ def check_points(log, disks, folder):
 # What a reading costs.
 
 MOUNTS = (("ext4", "relatime"), ("ext4", "lazytime"), ("f2fs", "relatime"))
-INTERVALS = ("500ms", "2s", "10s", "30s")
 ENDURANCE = 10e12  # bytes that a card's maker promises
 SITE_READINGS_S = 131  # the site of buffer/flash_test.go
 
@@ -471,16 +470,16 @@ exec sleep 1000
 """
 
 
-def flash(hours, folder):
+def flash(hours, folder, intervals):
     """Measures at the guest's disk. Its processor is an imagined one that takes the same time for each instruction, and
     its clock leaps over what it sleeps, so an hour of its clock takes minutes and whatever it does at intervals - the
-    site, and its file system - keeps them."""
+    site, and its file system - keeps them. With REAL_TIME set it is a plain clock."""
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     print("%-14s %-9s %20s %15s %16s %9s %9s %8s" % ("", "interval", "disk, bytes/reading", "x gzipped leaf", "process, bytes",
                                                     "writes/h", "flushes/h", "10 TB"))
     for fs, option in MOUNTS:
-        for sync in INTERVALS:
+        for sync in intervals:
             measure(fs, option, sync, hours, folder)
 
 
@@ -526,4 +525,7 @@ def counts(qmp):
     return stats["wr_bytes"], stats["wr_operations"], stats["flush_operations"]
 
 
-main()
+try:
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)
