@@ -4,7 +4,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERS
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
 
-.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal outage-month demo-arm gpio-vm usb-vm power-cut write-log-replay flash-vm screenshots clean help
+.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal flip-journal full-journal bench-backlog outage-month demo-arm gpio-vm usb-vm clock-vm power-cut write-log-replay flash-vm screenshots clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +37,18 @@ gpio-vm: ## the GPIO driver on a real kernel: gpio-sim chips in an arm64 guest u
 soak-demo: build ## demo with outage and kill at random moments, RUNS times (default 20)
 	scripts/soak-demo $(or $(RUNS),20)
 
-kill-journal: ## kill -9 the journal at random moments, RUNS times (default 200)
-	HUB_KILL_RUNS=$(or $(RUNS),200) go test -count=1 -run TestKill -v -timeout 1h ./buffer
+kill-journal: ## kill -9 the journal in commits, drops, GC, opening and closing, RUNS times (default 200)
+	HUB_KILL_RUNS=$(or $(RUNS),200) go test -count=1 -run '^TestKill$$' -v -timeout 1h ./buffer
+
+full-journal: ## the journal on a disk with any number of pages free, RUNS times (default 500); needs root
+	HUB_FULL_STEPS=$(or $(RUNS),500) go test -count=1 -run '^TestFullAtEveryStep$$' -v -timeout 2h ./buffer
+
+bench-backlog: ## open after kill -9 and drain a backlog of MB (default 1024), with a cold cache as root; its size at rest
+	HUB_BACKLOG_MB=$(or $(MB),1024) go test -run '^$$' -bench '^BenchmarkBacklog' -benchtime 10x -v -timeout 2h ./buffer
+	HUB_BACKLOG_MB=$(or $(REST_MB),128) go test -count=1 -run '^TestDiskBytesAtRest$$' -v -timeout 1h ./buffer
+
+flip-journal: ## turn single bits of a journal at FLIPS random places (default 1000), one at a time
+	HUB_FLIPS=$$(($(or $(FLIPS),1000) / 2)) go test -count=1 -run TestBitFlips -v -timeout 2h ./buffer
 
 outage-month: ## 30 days (DAYS) without a platform on a journal of 256 MB (QUOTA_MB), minute by minute
 	HUB_OUTAGE_DAYS=$(or $(DAYS),30) HUB_QUOTA_MB=$(or $(QUOTA_MB),256) go test -count=1 -run TestQuotaInAnOutage -v -timeout 2h ./agent/record
@@ -71,6 +81,9 @@ profiles: ## every shipped profile against the bytes of its manual, and what a p
 
 usb-vm: ## a USB serial adapter pulled out and plugged in again, on a real kernel under QEMU
 	scripts/usb-vm
+
+clock-vm: ## the agent beside a clock that starts in 2001, is set, jumps and lies, on a real kernel under QEMU
+	scripts/clock-vm
 
 screenshots: build ## pictures of the page for the README, in deploy/docs
 	scripts/screenshots

@@ -76,7 +76,7 @@ Start a gateway:             hubagent init && hubagent check && hubagent run`,
 		return usageError{fmt.Errorf("%w\nsee: %s --help", err, c.CommandPath())}
 	})
 	root.AddCommand(newInitCommand(), newCheckCommand(), newScanCommand(), newReadCommand(), newWriteCommand(), newRunCommand(),
-		newReceiveCommand(), newDemoCommand(), newSimCommand())
+		newJournalCommand(), newReceiveCommand(), newDemoCommand(), newSimCommand())
 	return root
 }
 

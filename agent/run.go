@@ -7,12 +7,15 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"hubagent/agent/card"
+	"hubagent/agent/contract"
 	"hubagent/agent/keys"
 	"hubagent/agent/poll"
 	"hubagent/agent/record"
@@ -43,6 +46,9 @@ commits what it has and ends within 5 seconds.`,
 			if os.Getenv("GOMAXPROCS") == "" {
 				runtime.GOMAXPROCS(1) // it works a hundredth of the time: waking a second processor for it costs as much again
 			}
+			if os.Getenv("GOGC") == "" {
+				debug.SetGCPercent(50) // saves 2 MB, and 4 with a large backlog, for hardly any processor time
+			}
 			return run(c.Context(), cfg, log)
 		},
 	}
@@ -59,20 +65,32 @@ commits what it has and ends within 5 seconds.`,
 //
 // It ends in that order, too: polls stop first, the recorder commits what they gave, the uplink sends the last leaf.
 func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
-	clock, err := record.SystemClock()
+	clock, err := record.NewSystemClock(log)
 	if err != nil {
 		return err
+	}
+	place, err := buffer.CheckPlace(keys.JournalDir(cfg))
+	if err != nil {
+		return err
+	}
+	if place.Volatile {
+		log.Warn("the state folder is in memory: all readings are lost with the power; put it on a disk", "state", cfg.State, "file system", place.FileSystem)
 	}
 	secret, err := keys.Load(cfg)
 	if err != nil {
 		return err
 	}
-	store, err := buffer.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: secret.Journal, Log: log, Lasting: record.Lasting()})
+	store, err := record.Open(buffer.Options{Dir: keys.JournalDir(cfg), Key: secret.Journal, Log: log, Lasting: record.Lasting()})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	epoch, err := record.Begin(store, cfg, secret.Public, version, clock())
+	good, err := record.LastGood(store)
+	if err != nil {
+		return err
+	}
+	clock.NotBefore(good)
+	epoch, err := record.Begin(store, cfg, secret.Public, version, clock.Stamp())
 	if err != nil {
 		return err
 	}
@@ -80,31 +98,38 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	if err != nil {
 		return err
 	}
-	recorder, err := record.New(store, epoch, cfg, clock, log)
+	recorder, err := record.New(store, epoch, cfg, clock.Stamp, log)
 	if err != nil {
 		return err
 	}
 	log.Info("journal open", "epoch", epoch.Name, "leaves", store.Size(), "readings", recorder.Stats().Readings)
 
-	a := &agent{cfg: cfg, log: log, started: time.Now(), clock: clock, store: store, epoch: epoch, recorder: recorder}
+	a := &agent{cfg: cfg, log: log, started: time.Now(), clock: clock, store: store, epoch: epoch, recorder: recorder, quota: quota, place: place}
+	recorder.CountWrites(func() (int64, error) { return card.Written(card.System().Proc) })
+	if a.card, err = card.Find(cfg.State, card.System()); err != nil {
+		log.Warn("nothing is known of the wear of the disk", "err", err)
+	}
 	pollers, err := a.pollers()
 	if err != nil {
 		return err
 	}
+	keeper := record.Quota{Bytes: quota, Store: store, Epoch: epoch, Clock: clock.Stamp, Log: log}
 	if len(cfg.Uplink.Brokers) > 0 {
 		a.uplink, err = uplink.New(uplink.Options{
 			Config: cfg.Uplink, Gateway: epoch.Gateway, Epoch: epoch.Name, Meta: epoch.Meta,
-			Store: store, Signer: secret.Log, Clock: clock, Log: log,
+			Store: store, Signer: secret.Log, Clock: clock.Stamp, Hear: clock.Hear, Log: log,
+			Mend: func(n int64) bool { return keeper.Mend(n) },
 		})
 		if err != nil {
 			return err
 		}
-	}
-
-	keeper := record.Quota{Bytes: quota, Store: store, Epoch: epoch, Clock: clock, Log: log}
-	if a.uplink != nil {
 		keeper.Acked, keeper.Lost = a.uplink.Acked, a.uplink.Gone
 	}
+	debug.FreeOSMemory() // to open a large journal took more than the agent needs from here on
+
+	carry := record.Carry{Store: store, Epoch: epoch, Clock: clock.Stamp, Log: log, Acked: func(old *buffer.Survey) (contract.SeqSet, error) {
+		return uplink.Acked(old)
+	}}
 
 	// Each stage ends by itself when the one before it has; behind gives the later ones their time after ctx.
 	polling, stopPolling := context.WithCancel(ctx)
@@ -134,6 +159,7 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 		}
 	})
 	others.Go(func() { keeper.Run(behind) })
+	others.Go(func() { carry.Run(behind) })
 	others.Go(func() { a.notify(behind) })
 
 	select {
@@ -162,10 +188,13 @@ type agent struct {
 	cfg      *config.Config
 	log      *slog.Logger
 	started  time.Time
-	clock    record.Clock
+	clock    *record.SystemClock
 	store    *buffer.Store
 	epoch    record.Epoch
 	recorder *record.Recorder
+	quota    int64 // bytes
+	place    buffer.Place
+	card     card.Card
 	uplink   *uplink.Uplink // nil without brokers
 	polls    []*poll.Bus
 

@@ -7,7 +7,9 @@ import (
 	"syscall"
 	"time"
 
+	"hubagent/agent/card"
 	"hubagent/agent/poll"
+	"hubagent/agent/record"
 	"hubagent/agent/status"
 	"hubagent/config"
 	"hubagent/drivers"
@@ -81,14 +83,38 @@ func (a *agent) serveStatus(ctx context.Context) {
 func (a *agent) snapshot() status.Snapshot {
 	rec := a.recorder.Stats()
 	used, free, err := a.store.Usage()
+	now := time.Now()
+	link := a.link(now)
 	s := status.Snapshot{
-		Now: time.Now().In(a.cfg.Gateway.Zone), Version: version, StartedAt: a.started,
-		Gateway: a.cfg.Gateway.ID, Site: a.cfg.Gateway.Site, Epoch: a.epoch.Name, Clock: a.clock().Clock,
+		Now: now.In(a.cfg.Gateway.Zone), Version: version, StartedAt: record.Present(a.started, now),
+		Gateway: a.cfg.Gateway.ID, Site: a.cfg.Gateway.Site, Epoch: a.epoch.Name,
 		Journal: status.Journal{
-			Leaves: a.store.Size(), Readings: rec.Readings, AtRisk: rec.AtRisk,
-			SyncIntervalMs: a.cfg.Journal.SyncInterval.Milliseconds(), LastCommit: rec.LastCommit, DiskUsed: used, DiskFree: free,
+			Leaves: a.store.Size(), Readings: rec.Readings, AtRisk: rec.AtRisk, Lost: rec.Lost.Readings,
+			SyncIntervalMs: a.cfg.Journal.SyncInterval.Milliseconds(), LastCommit: record.Present(rec.LastCommit, now), DiskUsed: used, DiskFree: free,
 		},
-		Uplink: a.link(),
+		Card:   a.cardHealth(),
+		Uplink: link,
+	}
+	s.Journal.Quota, s.Journal.Volatile = a.quota, a.place.Volatile
+	s.Journal.RoomSeconds = rec.Growth.Room(a.quota, used, free, link.Waiting).Seconds()
+	if written, all, err := a.recorder.Wear(); err == nil {
+		s.Journal.Written = all.Written
+		if rate, ratio, ok := record.Rate(written, all); ok {
+			s.Journal.WrittenADay, s.Journal.WriteRatio = rate, ratio
+			if c := &s.Card; c.Endurance > 0 {
+				c.YearsLeft = max(0.01, float64(c.Endurance-all.Written)/rate/365.25) // 0 says that it is not known
+			}
+		}
+	}
+	c := a.clock.Status()
+	s.Clock = c.State
+	s.ClockFacts = status.ClockFacts{Since: record.Present(c.Since, now), Doubt: string(c.Doubt)}
+	if c.Compared {
+		ahead := c.Ahead.Milliseconds()
+		s.ClockFacts.AheadMs = &ahead
+	}
+	if c.Jumped {
+		s.ClockFacts.JumpedAt, s.ClockFacts.JumpedByMs = now.Add(-c.JumpAge), c.JumpedBy.Milliseconds()
 	}
 	if err = errors.Join(rec.Err, err); err != nil {
 		s.Journal.Error = err.Error()
@@ -97,37 +123,47 @@ func (a *agent) snapshot() status.Snapshot {
 		s.Buses = append(s.Buses, status.Bus{Name: bus.Name, BusySeconds: a.polls[i].Load().Busy.Seconds()})
 		states := a.polls[i].States()
 		for _, d := range bus.Devices {
-			s.Devices = append(s.Devices, a.device(bus, d, states[d.Name]))
+			s.Devices = append(s.Devices, a.device(now, bus, d, states[d.Name]))
 		}
 	}
 	return s
 }
 
-func (a *agent) device(bus config.Bus, d config.Device, st poll.State) status.Device {
+// cardHealth is what the device itself tells, and what the config says of it.
+func (a *agent) cardHealth() status.Card {
+	c := status.Card{Device: a.card.Device, Model: a.card.Model, LifeUsed: a.card.LifeUsed, Reserve: status.Reserve(a.card.Reserve)}
+	if a.card.Kind != card.Other {
+		c.Kind = status.CardKind(a.card.Kind)
+		c.Endurance = int64(a.cfg.Journal.CardEndurance)
+	}
+	return c
+}
+
+func (a *agent) device(now time.Time, bus config.Bus, d config.Device, st poll.State) status.Device {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := status.Device{
 		Name: d.Name, Label: d.Label, Kind: d.Model.Kind, Model: d.Model.Model, Bus: bus.Name, IntervalMs: d.Interval.Milliseconds(),
-		Polls: st.Polls, Failures: st.Failures, LeftOut: st.Overruns, Failing: st.Failing, RetryAt: st.RetryAt, Error: st.Err,
+		Polls: st.Polls, Failures: st.Failures, LeftOut: st.Overruns, Failing: st.Failing, RetryAt: record.Present(st.RetryAt, now), Error: st.Err,
 	}
 	for _, p := range d.Model.Points {
 		l := a.last[d.Name][p.Name]
 		out.Points = append(out.Points, status.Point{
 			Name: p.Name, Title: p.Title, Headline: p.Headline, Bool: p.Type == config.Bool, Unit: p.Unit,
-			Value: l.value, At: l.valueAt, Quality: l.newest.Quality, Why: l.newest.Why,
+			Value: l.value, At: record.Present(l.valueAt, now), Quality: l.newest.Quality, Why: l.newest.Why,
 		})
 	}
 	return out
 }
 
-func (a *agent) link() status.Uplink {
+func (a *agent) link(now time.Time) status.Uplink {
 	if a.uplink == nil {
 		return status.Uplink{State: status.LinkOff}
 	}
 	u := a.uplink.Stats()
 	l := status.Uplink{
-		State: status.LinkOffline, Broker: u.Broker, Since: u.Since, RetryAt: u.RetryAt, Acknowledged: u.Acknowledged,
-		Waiting: u.Waiting, LastAck: u.LastAck, Published: u.Published, Republished: u.Republished,
+		State: status.LinkOffline, Broker: u.Broker, Since: record.Present(u.Since, now), RetryAt: record.Present(u.RetryAt, now), Acknowledged: u.Acknowledged,
+		Waiting: u.Waiting, LastAck: record.Present(u.LastAck, now), Published: u.Published, Republished: u.Republished,
 		Connects: u.Connects, Checkpoint: u.Checkpoint, OldestWaiting: u.OldestWaiting,
 	}
 	switch {

@@ -68,12 +68,15 @@ func newTestAgent(t *testing.T, log *slog.Logger) *agent {
 		Gateway: config.Gateway{ID: "g1", Zone: time.UTC},
 		Journal: config.Journal{SyncInterval: time.Second, LeafInterval: time.Second},
 	}
-	clock := func() contract.Stamp { return contract.Stamp{Clock: contract.ClockOK} }
-	epoch, err := record.Begin(store, cfg, "", "test", clock())
+	clock, err := record.NewSystemClock(log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	recorder, err := record.New(store, epoch, cfg, clock, log)
+	epoch, err := record.Begin(store, cfg, "", "test", contract.Stamp{Clock: contract.ClockOK})
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder, err := record.New(store, epoch, cfg, clock.Stamp, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,10 @@ const (
 	codecFlate = 1
 )
 
+// ratio is about how much longer a leaf of readings is than what is kept of it. A buffer of that size from the start is a
+// quarter of the memory of one that grows.
+const ratio = 8
+
 // codec compresses payloads for the disk. A store keeps one: its tables are a megabyte, and to make them anew for each
 // Commit was a third of what an agent computes.
 type codec struct{ w *flate.Writer }
@@ -44,11 +48,13 @@ func decode(data []byte) ([]byte, error) {
 	case codecRaw:
 		return data[1:], nil
 	case codecFlate:
-		raw, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(data[1:])), MaxLeafBytes+1))
-		if err == nil && len(raw) > MaxLeafBytes {
+		var raw bytes.Buffer
+		raw.Grow(min(ratio*len(data), MaxLeafBytes) + bytes.MinRead)
+		_, err := raw.ReadFrom(io.LimitReader(flate.NewReader(bytes.NewReader(data[1:])), MaxLeafBytes+1))
+		if err == nil && raw.Len() > MaxLeafBytes {
 			err = errors.New("payload is too long")
 		}
-		return raw, err
+		return raw.Bytes(), err
 	}
 	return nil, fmt.Errorf("payload is kept in a form that this version does not know (%d)", data[0])
 }

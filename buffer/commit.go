@@ -28,7 +28,8 @@ const MaxLeafBytes = 1 << 20
 // Badger bounds a transaction.
 const MaxBlocks = 200
 
-// Tx collects what one Commit writes. It is valid only inside the function that Commit calls.
+// Tx collects what one Commit writes. It is valid only inside the function that Commit calls, in its goroutine. What is
+// given to it is copied.
 type Tx struct {
 	s       *Store
 	head    head
@@ -41,7 +42,7 @@ type Tx struct {
 	codec   *codec
 }
 
-// Commit calls fn to collect changes and writes them as one transaction, all or none. When Commit returns nil they are
+// Commit calls fn, which must not call Commit or Drop itself, to collect changes and writes them as one transaction, all or none. When Commit returns nil they are
 // on the disk: the file system was told to sync and said that it did. When fn fails nothing is written and Commit
 // returns fn's error. When the write fails it is not known whether the changes are on disk, and this and every later
 // Commit returns an error that wraps ErrFailed. Commit never retries; a caller that wants to go on reopens the store.
@@ -78,6 +79,7 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 	}
 	s.mu.Lock()
 	s.head = tx.head
+	s.appended += int64(tx.large)
 	if tx.grown {
 		close(s.grown)
 		s.grown = make(chan struct{})
@@ -93,7 +95,8 @@ func (s *Store) persist(tx *Tx) error {
 		size += len(r.key) + len(r.value)
 		inline += inlineBytes(len(r.key), len(r.value))
 	}
-	if tx.direct || tx.large >= directBytes || size > redoPlain || inline > mostInline {
+	first := s.stored.commit == 0 // so that Badger says of every store that there is something to be missed
+	if first || tx.direct || tx.large >= directBytes || size > redoPlain || inline > mostInline {
 		return s.flush(tx.records, tx.head, tx.need)
 	}
 	b, err := s.redo.encode(frame{tx.head.commit, s.stored.commit, tx.records})
@@ -181,6 +184,9 @@ func (s *Store) flush(further []record, h head, need int64) error {
 	clear(s.pending)
 	s.stored = h
 	s.redo.release()
+	if err := s.copyRegistry(); err != nil {
+		s.log.Warn("journal", "err", err)
+	}
 	return nil
 }
 
@@ -205,7 +211,8 @@ func (tx *Tx) put(key, data []byte) {
 // Next is the number that the next appended leaf will have.
 func (tx *Tx) Next() int64 { return tx.head.size }
 
-// Append adds a leaf to the log and returns its number. Its Merkle record hash is tlog.RecordHash(data).
+// Append adds a leaf to the log and returns its number, which counts once Commit has returned nil: after a failed Commit
+// another leaf may get it, unless Open finds this one. Its Merkle record hash is tlog.RecordHash(data).
 func (tx *Tx) Append(class Class, data []byte) (int64, error) {
 	if len(data) > MaxLeafBytes {
 		return 0, fmt.Errorf("cannot append a leaf of %d bytes, the most is %d", len(data), MaxLeafBytes)
@@ -226,7 +233,7 @@ func (tx *Tx) Append(class Class, data []byte) (int64, error) {
 	tx.put(numberKey(hashPrefix, n), joined)
 	packed := tx.codec.encode([]byte{byte(class)}, data)
 	tx.large += len(packed)
-	tx.put(numberKey(prefixOf(slices.Contains(tx.s.lasting, class)), n), packed)
+	tx.put(numberKey(prefixOf(slices.Contains(tx.s.opts.Lasting, class)), n), packed)
 	tx.head.size++
 	tx.grown = true
 	return n, nil

@@ -11,8 +11,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// ErrDropped means that a leaf was given up by Drop. Its hash is still there.
-var ErrDropped = errors.New("given up to make room")
+// ErrDropped means that a leaf was given up: by Drop, by Mend, or in a repair. Its hash is still there.
+var ErrDropped = errors.New("given up")
 
 // Range is the leaves from First up to and without End.
 type Range struct {
@@ -26,7 +26,7 @@ func (s *Store) Stored(first int64, lasting bool) iter.Seq2[int64, int64] {
 	prefix := prefixOf(lasting)
 	return func(yield func(n, size int64) bool) {
 		waiting := s.waiting(prefix, first) // before Badger is looked at: what moves there meanwhile is seen twice, not missed
-		s.db.View(func(txn *badger.Txn) error {
+		s.view(func(txn *badger.Txn) error {
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
 			defer it.Close()
 			for it.Seek(numberKey(prefix, first)); it.Valid(); it.Next() {
@@ -86,7 +86,8 @@ func keyNumber(key []byte) int64 { return int64(binary.BigEndian.Uint64(key[1:])
 
 // Drop gives up the leaves of a range, either those of lasting classes or the others, and gives their disk space back.
 // Their hashes stay: the tree and its proofs are as before. That they are gone is committed first, together with what fn
-// adds, such as a leaf that tells of it; fn may be nil. A crash after that is made up for by Open.
+// adds, such as a leaf that tells of it; fn may be nil. A crash after that is made up for by Open. An error after that wraps
+// ErrFailed, or is about disk space that could not be given back yet; the leaves are dropped then, as Size tells by fn's leaf.
 func (s *Store) Drop(r Range, lasting bool, fn func(tx *Tx) error) error {
 	if r.First < 0 || r.First >= r.End || r.End > s.Size() {
 		return fmt.Errorf("cannot drop leaves %d to %d of %d", r.First, r.End-1, s.Size())
@@ -121,7 +122,7 @@ func (s *Store) Drop(r Range, lasting bool, fn func(tx *Tx) error) error {
 // joined returns where the record of a dropped range begins: with the range before when the two touch.
 func (s *Store) joined(r Range, lasting bool) (first int64, err error) {
 	first = r.First
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		prefix := droppedPrefixOf(lasting)
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}, Reverse: true})
 		defer it.Close()
@@ -208,7 +209,7 @@ func (s *Store) allDropped(txn *badger.Txn) (list []Range, err error) {
 
 // wasDropped says whether leaf n lies in such a range.
 func (s *Store) wasDropped(n int64) (is bool, err error) {
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		list, err := s.allDropped(txn)
 		is = slices.ContainsFunc(list, func(r Range) bool { return r.First <= n && n < r.End })
 		return err
@@ -220,7 +221,7 @@ func (s *Store) wasDropped(n int64) (is bool, err error) {
 func (s *Store) finishDrops() error {
 	for _, lasting := range []bool{false, true} {
 		var list []Range
-		err := s.db.View(func(txn *badger.Txn) (err error) {
+		err := s.view(func(txn *badger.Txn) (err error) {
 			list, err = s.dropped(txn, lasting)
 			return err
 		})
@@ -295,6 +296,9 @@ func (s *Store) collectRatio(ratio float64) error {
 		if err := s.compact(); err != nil {
 			return err
 		}
+		if err := s.rescue(ratio); err != nil {
+			return err
+		}
 		err := s.step("collect", func() error { return s.db.RunValueLogGC(ratio) })
 		s.touched(2 * valueLogFileBytes)
 		if errors.Is(err, badger.ErrNoRewrite) {
@@ -308,11 +312,11 @@ func (s *Store) collectRatio(ratio float64) error {
 
 // sizes returns the bytes that Badger's files take on disk, and how many of them hold records that count.
 func (s *Store) sizes() (used, live int64, err error) {
-	used, err = usage(s.db.Opts().Dir)
+	used, err = DiskUsage(s.db.Opts().Dir)
 	if err != nil {
 		return 0, 0, err
 	}
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{})
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -81,9 +80,7 @@ func TestFaults(t *testing.T) {
 							}
 						}
 						then = l.clone()
-						if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-							t.Error(err)
-						}
+						copyJournal(t, dir, copied)
 						return errDisk
 					}
 					more := func(line int) bool {

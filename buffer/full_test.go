@@ -1,11 +1,19 @@
 package buffer
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +32,12 @@ func smallDisk(t *testing.T, size string) string {
 // fill takes all space of a file system, to the last page.
 func fill(t *testing.T, path string) {
 	t.Helper()
+	fillBut(t, path, 0)
+}
+
+// fillBut takes all space of a file system but for so many bytes.
+func fillBut(t *testing.T, path string, left int64) {
+	t.Helper()
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +49,13 @@ func fill(t *testing.T, path string) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		err = f.Truncate(max(size-left, 0))
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -97,4 +118,88 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("nothing can be given up on a full disk: %v", err)
 	}
 	checkLeavesFrom(t, s, n/2, n)
+}
+
+// A disk on which any number of pages is free: at each of them a writer opens a journal, new or left by SIGKILL, appends,
+// drops, gives space back, closes and opens. It is refused or it succeeds; it never dies of it, and what was acknowledged
+// is there. HUB_FULL_STEPS asks for more than a plain run's number of pages to try.
+func TestFullAtEveryStep(t *testing.T) {
+	steps := 20
+	if text := os.Getenv("HUB_FULL_STEPS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps = n
+	}
+	disk := smallDisk(t, "160m")
+	dir, filler := filepath.Join(disk, "journal"), filepath.Join(disk, "filler")
+	r := rand.New(rand.NewPCG(8, 8))
+	said := []byte{}
+	write := func(lines int, kill bool) string {
+		t.Helper()
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "HUB_JOURNAL_WRITER="+dir, fmt.Sprint("HUB_JOURNAL_STEPS=", lines))
+		out := bytes.Buffer{}
+		cmd.Stdout, cmd.Stderr = &out, &out
+		err := cmd.Start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kill {
+			timer := time.AfterFunc(time.Duration(r.IntN(400))*time.Millisecond, func() { cmd.Process.Kill() })
+			defer timer.Stop()
+		}
+		err = cmd.Wait()
+		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); kill && ok && status.Signal() == syscall.SIGKILL {
+			for line := range bytes.Lines(out.Bytes()) { // but for a last one that was cut off, or says why it gave up
+				if bytes.HasSuffix(line, []byte("\n")) && !bytes.HasPrefix(line, []byte("cannot ")) {
+					said = append(said, line...)
+				}
+			}
+			return "was killed"
+		}
+		if err == nil {
+			said = append(said, out.Bytes()...)
+			return "went on"
+		}
+		// The last line says why it gave up; the ones before are what it did.
+		lastLine := bytes.LastIndexByte(bytes.TrimSpace(out.Bytes()), '\n') + 1
+		why := out.String()[lastLine:]
+		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(why, "are free on its disk") && !strings.Contains(why, "no space left") {
+			t.Fatalf("the writer ended with code %d: %s", code, out.String())
+		}
+		said = append(said, out.Bytes()[:lastLine]...)
+		return "gave up"
+	}
+	outcomes := map[string]int{}
+	for step := range steps {
+		if step%10 == 0 { // a new journal
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			said = said[:0]
+		}
+		left := int64(r.IntN(reserveBytes+1<<20)) >> r.IntN(12) // little as often as much
+		left -= left % 4096
+		fillBut(t, filler, left)
+		outcome := write(300, r.IntN(3) == 0)
+		outcomes[outcome]++
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		copied := filepath.Join(t.TempDir(), "journal")
+		copyJournal(t, dir, copied)
+		if _, err := checkSaid(copied, bytes.NewReader(said)); err != nil {
+			t.Fatalf("with %d bytes free, the writer %s: %v", left, outcome, err)
+		}
+		os.RemoveAll(copied)
+		if r.IntN(2) == 0 {
+			write(200, r.IntN(2) == 0)
+		}
+	}
+	t.Log(outcomes)
+	if len(outcomes) < 2 {
+		t.Error("the disk was never full, or always")
+	}
 }

@@ -82,9 +82,7 @@ func TestKill(t *testing.T) {
 func checkCopy(t *testing.T, dir string, l *ledger, hashes bool) error {
 	copied := filepath.Join(t.TempDir(), "journal")
 	defer os.RemoveAll(copied)
-	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-		return err
-	}
+	copyJournal(t, dir, copied)
 	s, err := Open(writerOptions(copied))
 	if err != nil {
 		return err

@@ -14,7 +14,16 @@ func (s *Store) Size() int64 {
 	return s.head.size
 }
 
-// Grown returns a channel that is closed when leaves are appended after the call.
+// Appended is how many bytes the leaves that were appended since Open take, compressed as they are kept and without what
+// goes with them.
+func (s *Store) Appended() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.appended
+}
+
+// Grown returns a channel that is closed when leaves are appended after the call. Ask for it before Size: what is appended
+// between the two is then not missed.
 func (s *Store) Grown() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -28,7 +37,7 @@ func (s *Store) Err() error {
 	return s.failed
 }
 
-// Leaf returns leaf n: ErrNotFound beyond the size, ErrDropped when Drop gave it up, a *DamageError when it is not there
+// Leaf returns leaf n, whose bytes are the caller's: ErrNotFound beyond the size, ErrDropped when Drop gave it up, a *DamageError when it is not there
 // for another reason or its checksum does not match.
 func (s *Store) Leaf(n int64) (Leaf, error) {
 	if n < 0 || n >= s.Size() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/mod/sumdb/tlog"
@@ -56,12 +57,16 @@ func (h head) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(h.nextBlock))
 }
 
+// errVersion means that a journal is whole, and of a format that this program does not read.
+var errVersion = errors.New("nothing was lost")
+
 func parseHead(b []byte) (h head, err error) {
 	if len(b) > 0 && b[0] > headVersion {
-		return h, fmt.Errorf("written by a newer version (format %d, this one knows %d): update hubagent", b[0], headVersion)
+		return h, fmt.Errorf("a newer hubagent wrote it (format %d, this one reads format %d); %w: update this hubagent", b[0], headVersion, errVersion)
 	}
 	if len(b) > 0 && b[0] < headVersion {
-		return h, fmt.Errorf("written by an older version (format %d), which this one does not read (format %d)", b[0], headVersion)
+		return h, fmt.Errorf("an older hubagent wrote it (format %d, this one reads format %d); %w: run that version until the platform has everything, then move the state folder away",
+			b[0], headVersion, errVersion)
 	}
 	if len(b) != 1+8+8+tlog.HashSize+8+8 {
 		return h, errors.New("not a head record")
@@ -112,7 +117,7 @@ func (s *Store) read(key []byte) (data []byte, err error) {
 		}
 		return s.unsealRecord(key, value)
 	}
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return ErrNotFound
@@ -124,6 +129,17 @@ func (s *Store) read(key []byte) (data []byte, err error) {
 		return err
 	})
 	return data, err
+}
+
+// view runs fn on a snapshot of Badger, whose panics on a table that was damaged after Open become errors.
+func (s *Store) view(fn func(txn *badger.Txn) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			text, _, _ := strings.Cut(fmt.Sprint(p), "\n")
+			err = &DamageError{s.dir, "badger: " + text}
+		}
+	}()
+	return s.db.View(fn)
 }
 
 // unsealItem copies an item's data out of its transaction.

@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -11,9 +12,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
+	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
 	"unsafe"
 
 	"github.com/klauspost/compress/flate"
@@ -95,30 +97,42 @@ type redo struct {
 	page []byte // the frame being written, see pages
 }
 
-// openRedo opens the log and returns the frames that it holds, in no order.
+// openRedo opens the log and returns the frames that it holds, by their numbers.
 func openRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
+	if r, frames, err = readRedo(dir, key); err != nil {
+		return nil, nil, err
+	}
+	if r.file, err = openData(filepath.Join(dir, redoName), os.O_RDWR); err != nil {
+		return nil, nil, fmt.Errorf("cannot open the journal's redo log: %w", err)
+	}
+	return r, frames, nil
+}
+
+// readRedo reads the log without changing it: what it returns first has no file. Errors: fs.ErrNotExist, a *DamageError,
+// which may come with what frames are left, or one of the disk.
+func readRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
 	r = &redo{}
+	var damage error
 	if key != nil {
 		if r.aead, err = redoCipher(key); err != nil {
 			return nil, nil, fmt.Errorf("cannot use the journal's key: %w", err)
 		}
 	}
-	path := filepath.Join(dir, redoName)
-	f, err := openData(path, os.O_RDWR)
+	raw, err := os.ReadFile(filepath.Join(dir, redoName))
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot open the journal's redo log: %w", err)
+		return nil, nil, fmt.Errorf("cannot read the journal's redo log: %w", err)
 	}
-	raw := pages(redoBytes)
-	if _, err := io.ReadFull(f, raw); err != nil {
-		f.Close()
-		return nil, nil, &DamageError{dir, fmt.Sprintf("redo log: %v", err)}
+	if size := len(raw); size != redoBytes {
+		damage = &DamageError{dir, fmt.Sprintf("redo log has %d bytes and should have %d", size, redoBytes)}
+		raw = append(raw[:min(size, redoBytes)], make([]byte, max(0, redoBytes-size))...)
 	}
-	r.file = f
 	last := int64(-1)
 	for at := int64(0); at < redoBytes; at += redoPage {
 		f, size, err := r.parse(raw[at:])
+		if err == nil && size == 0 && mendFrame(raw[at:]) {
+			f, size, err = r.parse(raw[at:])
+		}
 		if err != nil {
-			r.file.Close()
 			return nil, nil, &DamageError{dir, fmt.Sprintf("redo log at byte %d: %v", at, err)}
 		}
 		if size == 0 {
@@ -129,7 +143,30 @@ func openRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
 			last, r.pos = f.number, at+size
 		}
 	}
-	return r, frames, nil
+	slices.SortFunc(frames, func(a, b frame) int { return cmp.Compare(a.number, b.number) })
+	return r, frames, damage
+}
+
+// mendFrame puts right the one bit by which the frame at the beginning of b does not match its checksum. Of a frame that
+// was not written to its end more than that is wrong, so the two can be told apart: that one was not acknowledged.
+func mendFrame(b []byte) bool {
+	if bits.OnesCount32(binary.BigEndian.Uint32(b)^redoMagic) > 1 {
+		return false
+	}
+	fits := func() bool {
+		length := int64(binary.BigEndian.Uint32(b[8:]))
+		return binary.BigEndian.Uint32(b) == redoMagic && length <= int64(len(b)-redoHeader) &&
+			crc32.Checksum(b[8:redoHeader+length], castagnoli()) == binary.BigEndian.Uint32(b[4:])
+	}
+	for bit := range 12 * 8 { // magic, checksum, length
+		b[bit/8] ^= 1 << (bit % 8)
+		if fits() {
+			return true
+		}
+		b[bit/8] ^= 1 << (bit % 8)
+	}
+	length := int64(binary.BigEndian.Uint32(b[8:]))
+	return length <= int64(len(b)-redoHeader) && mendBit(b[8:redoHeader+length], binary.BigEndian.Uint32(b[4:]))
 }
 
 func redoCipher(key []byte) (cipher.AEAD, error) {
@@ -147,9 +184,6 @@ func redoCipher(key []byte) (cipher.AEAD, error) {
 // makeRedo makes the log when there is none. It is a file of zeros: blocks that were only reserved would have to be
 // marked as written, one by one, in the file system's journal. Its name is not durable yet.
 func makeRedo(path string, step step) error {
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	f, err := openData(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err

@@ -20,13 +20,13 @@
 // Where the last assumption fails, damage is found, as a rule: Badger hands out damaged values without an error, so
 // every record carries its own checksum over key and value; Commits and leaves are numbered; Open checks that they go
 // on without a hole up to what the head record and the redo log name, and that the leaves' hashes give the head's root.
-// A damaged last frame of the redo log cannot be told from one that was not written to its end.
+// Repair makes a store of what is left. A last frame of the redo log in which more than one bit is wrong cannot be told
+// from one that was not written to its end.
 //
 // The package knows nothing of meters, MQTT or JSON.
 package buffer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +34,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,7 +54,8 @@ var ErrNotFound = errors.New("not found")
 // ErrFailed means that an earlier Commit failed and it is open whether it reached the disk. Close and Open again.
 var ErrFailed = errors.New("journal stopped after a failed write")
 
-// A DamageError names what Open or a read found damaged. Nothing was changed on disk.
+// A DamageError names what Open or a read found damaged. Nothing was changed on disk. After one of Open, Repair makes a
+// store of what is left; after one of Leaf, Mend.
 type DamageError struct {
 	Dir  string
 	What string
@@ -63,8 +63,14 @@ type DamageError struct {
 
 // Error says what is damaged, and where.
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("journal %s is damaged: %s; nothing was changed: move this folder away to begin a new epoch, and keep it", e.Dir, e.What)
+	return fmt.Sprintf("journal %s is damaged: %s", e.Dir, e.What)
 }
+
+// Names in a store's folder.
+const (
+	badgerDir = "badger"
+	lockName  = "lock"
+)
 
 // Options say where and how a store is kept.
 type Options struct {
@@ -82,13 +88,20 @@ type step func(name string, do func() error) error
 
 func plainStep(_ string, do func() error) error { return do() }
 
-// Store is an open journal with its state. Its methods may be called from several goroutines at once; Commits are
-// carried out one after another.
+// Store is an open journal with its state. Its methods may be called from several goroutines at once. Commit, Drop and
+// what Maintain does are carried out one after another, reads at any time beside them: they find what was committed before
+// they began, and never a part of a Commit. Nothing may be called after Close, nor be under way meanwhile: what is read is
+// mapped memory that Close takes away.
+//
+// Who retries: nobody in here. An error that wraps ErrFailed ends the writing, and only Close and Open find out what the
+// disk holds. After any other error of Commit or Drop nothing of it was written, unless Drop says otherwise, and the caller
+// may call again, at once or when there is space.
 type Store struct {
-	dir     string
-	lasting []Class
-	lock    *os.File
-	db      *badger.DB
+	opts Options
+	dir  string
+	log  *slog.Logger
+	lock *os.File
+	db   *badger.DB
 
 	touchedBytes atomic.Int64 // since the last evict
 
@@ -97,11 +110,12 @@ type Store struct {
 	redo   *redo
 	stored head // the one in Badger
 
-	mu      sync.Mutex // guards what follows; the Commit under way may read without
-	head    head
-	failed  error
-	grown   chan struct{}     // closed and replaced when leaves are appended
-	pending map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
+	mu       sync.Mutex // guards what follows; the Commit under way may read without
+	head     head
+	appended int64 // bytes
+	failed   error
+	grown    chan struct{}     // closed and replaced when leaves are appended
+	pending  map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
 
 	step step
 }
@@ -128,15 +142,18 @@ const openBytes = valueLogFileBytes + 6*memTableBytes
 // Open opens the store in opts.Dir, making it when there is none. Opening is recovery: there is no other path after a
 // crash. Errors: ErrInUse, a *DamageError, or one that names the folder and what is wrong with it.
 func Open(opts Options) (*Store, error) {
+	if err := takeUp(opts.Dir); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make journal folder: %w", err)
 	}
-	lock, err := takeLock(filepath.Join(opts.Dir, "lock"))
+	lock, err := takeLock(filepath.Join(opts.Dir, lockName))
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{
-		dir: opts.Dir, lasting: opts.Lasting, lock: lock, step: opts.step,
+		opts: opts, dir: opts.Dir, lock: lock, step: opts.step,
 		grown: make(chan struct{}), pending: map[string][]byte{},
 	}
 	if s.step == nil {
@@ -152,13 +169,24 @@ func (s *Store) open(opts Options) (err error) {
 	if err := s.makeSpace(openBytes); err != nil {
 		return err
 	}
-	log := opts.Log
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	s.log = opts.Log
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
-	o := badger.DefaultOptions(filepath.Join(opts.Dir, "badger")).
+	if err := removeUnborn(filepath.Join(opts.Dir, badgerDir)); err != nil {
+		return err
+	}
+	if err := s.inspect(opts.Key); err != nil {
+		return err
+	}
+	if opts.Key != nil {
+		if err := ensureDataKey(opts.Dir, opts.Key); err != nil {
+			return fmt.Errorf("cannot make a data key for journal %s: %w", s.dir, err)
+		}
+	}
+	o := badger.DefaultOptions(filepath.Join(opts.Dir, badgerDir)).
 		WithSyncWrites(true).
-		WithLogger(badgerLog{log}).
+		WithLogger(badgerLog{s.log}).
 		WithMemTableSize(memTableBytes).
 		WithNumMemtables(1).
 		WithBaseTableSize(1 << 20).
@@ -177,22 +205,16 @@ func (s *Store) open(opts Options) (err error) {
 	if opts.Key != nil {
 		o = o.WithEncryptionKey(opts.Key).WithBlockCacheSize(cacheBytes).WithIndexCacheSize(cacheBytes)
 	}
-	if err := removeUnborn(o.Dir); err != nil {
-		return err
-	}
 	cold(o.Dir)
 	s.db, err = openBadger(o)
-	switch {
-	case errors.Is(err, badger.ErrEncryptionKeyMismatch), errors.Is(err, badger.ErrInvalidEncryptionKey):
-		return fmt.Errorf("cannot open journal %s: it was written with another key; nothing was changed", s.dir)
-	case err != nil:
+	if err != nil {
 		return &DamageError{s.dir, err.Error()}
 	}
 	s.evict() // Badger has read its last value log
 	if err := s.recover(opts.Key); err != nil {
 		return err
 	}
-	return s.makeBallast()
+	return errors.Join(s.copyRegistry(), s.makeBallast())
 }
 
 // removeUnborn removes Badger's logs that have no byte. It makes a log in two steps, the file and then its size; when the
@@ -229,6 +251,9 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 	return db, nil
 }
 
+// Options returns what the store was opened with.
+func (s *Store) Options() Options { return s.opts }
+
 // takeLock makes sure that one process has the store. The lock goes with the process, however it ends.
 func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -238,15 +263,15 @@ func takeLock(path string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("journal %s is %w", filepath.Dir(path), ErrInUse)
+			return nil, fmt.Errorf("journal %s is %w%s: stop that one first, or give this one a state folder of its own", filepath.Dir(path), ErrInUse, holder(f))
 		}
 		return nil, fmt.Errorf("cannot lock journal: %w", err)
 	}
 	return f, nil
 }
 
-// Close puts what waits in the redo log into Badger and releases the store. What was committed is safe with or without
-// it.
+// Close puts what waits in the redo log into Badger and releases the store, to be called once. What was committed is safe
+// with or without it, and whatever it returns; the store is released in any case.
 func (s *Store) Close() error {
 	s.commit.Lock()
 	defer s.commit.Unlock()
@@ -323,6 +348,9 @@ func (s *Store) readHead() error {
 		return err
 	}
 	h, err := parseHead(raw)
+	if errors.Is(err, errVersion) {
+		return fmt.Errorf("cannot open journal %s: %w", s.dir, err)
+	}
 	if err != nil {
 		return &DamageError{s.dir, fmt.Sprintf("head record: %v", err)}
 	}
@@ -335,14 +363,18 @@ func (s *Store) readHead() error {
 // it had when they were written.
 func (s *Store) replay(key []byte) error {
 	path := filepath.Join(s.dir, redoName)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && s.head.commit > 0 {
-		return &DamageError{s.dir, fmt.Sprintf("its redo log is gone, and with it what was committed after Commit %d", s.head.commit)}
+	_, err := os.Stat(path)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if missing && s.head.commit > 0 {
+		return &DamageError{s.dir, "its redo log is gone"} // and it must not be hidden by making it
 	}
-	if s.head.commit == 0 {
-		// Not only when the files are made: the process may have ended between that and this.
+	if missing {
 		if err := makeRedo(path, s.step); err != nil {
 			return fmt.Errorf("cannot make the journal's redo log: %w", err)
 		}
+	}
+	if s.head.commit == 0 {
+		// Not only when the files are made: the process may have ended between that and this.
 		for _, dir := range []string{s.dir, filepath.Dir(filepath.Clean(s.dir))} {
 			if err := s.step("sync folder", func() error { return syncDir(dir) }); err != nil {
 				return fmt.Errorf("cannot make the journal's folder durable: %w", err)
@@ -354,7 +386,6 @@ func (s *Store) replay(key []byte) error {
 		return err
 	}
 	s.redo = log
-	slices.SortFunc(frames, func(a, b frame) int { return cmp.Compare(a.number, b.number) })
 	for _, f := range frames {
 		if f.base > s.stored.commit {
 			return &DamageError{s.dir, fmt.Sprintf("its tables end at Commit %d, and once held Commit %d", s.stored.commit, f.base)}
@@ -384,7 +415,7 @@ func (s *Store) replay(key []byte) error {
 // count walks the keys of leaves and hashes and returns how many are numbered without a hole from 0. Where leaves were
 // dropped there is no hole.
 func (s *Store) count() (leaves, hashes int64, err error) {
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.view(func(txn *badger.Txn) error {
 		dropped, err := s.allDropped(txn)
 		leaves, hashes = s.consecutive(txn, dropped, leafPrefix, lastingPrefix), s.consecutive(txn, nil, hashPrefix)
 		return err
@@ -426,8 +457,9 @@ func (s *Store) consecutive(txn *badger.Txn, dropped []Range, prefixes ...byte) 
 	}
 }
 
-// Maintain gives back the disk space of records that were deleted or replaced until ctx ends. It returns earlier only
-// with an error.
+// Maintain gives back the disk space of records that were deleted or replaced until ctx ends, every ten minutes, for which
+// it holds up Commits for some tens of milliseconds. It returns earlier only with an error, after which the store may go on
+// without it, or has failed: see Err. One call at a time is enough.
 func (s *Store) Maintain(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
@@ -441,6 +473,22 @@ func (s *Store) Maintain(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// Compact gives back the disk space of what was deleted or replaced, also where much has to be written again for it.
+func (s *Store) Compact() error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if err := s.makeSpace(openBytes); err != nil {
+		return err
+	}
+	if err := s.flush(nil, s.head, openBytes); err != nil {
+		return err
+	}
+	return s.collectRatio(gcRatioDense)
 }
 
 func (s *Store) maintain() error {
@@ -468,15 +516,15 @@ func (s *Store) compact() error {
 // Usage returns the bytes that the store's files take on disk, in whole blocks as du counts them, and the bytes free
 // for this process on their file system.
 func (s *Store) Usage() (used, free int64, err error) {
-	if used, err = usage(s.dir); err != nil {
+	if used, err = DiskUsage(s.dir); err != nil {
 		return 0, 0, err
 	}
 	free, err = s.free()
 	return used, free, err
 }
 
-// usage is what du says of a folder, but for the folders themselves.
-func usage(dir string) (used int64, err error) {
+// DiskUsage is the bytes that the files under a folder take on disk, in whole blocks, as du counts them.
+func DiskUsage(dir string) (used int64, err error) {
 	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return nil // a file that compaction removed meanwhile
@@ -501,7 +549,7 @@ func (s *Store) free() (int64, error) {
 func (s *Store) checkSpace(need int64) error {
 	free, err := s.free()
 	if err == nil && free < need {
-		err = fmt.Errorf("cannot write to journal %s: only %d MB are free on its disk, it needs %d MB", s.dir, free>>20, need>>20)
+		err = fmt.Errorf("cannot write to journal %s: only %d MB are free on its disk, it needs %d MB: make space there", s.dir, free>>20, need>>20)
 	}
 	return err
 }

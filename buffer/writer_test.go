@@ -170,7 +170,7 @@ func (w *writer) goOn(err error) error {
 	if err := w.refused(err); err != nil {
 		return err
 	}
-	w.said("refused %v", err)
+	w.said("refused %q", err)
 	if w.s.Err() == nil {
 		return nil
 	}

@@ -34,6 +34,17 @@ type Journal struct {
 	SyncInterval time.Duration `yaml:"sync_interval"` // a reading is durable at most this long after its poll; default 2 s
 	LeafInterval time.Duration `yaml:"leaf_interval"` // readings of this long become one leaf; default 60 s
 	Quota        Bytes         `yaml:"quota"`         // most disk space; 0: 2 GB or 40 % of what is free at the first start
+	Key          JournalKey    `yaml:"key"`
+
+	CardEndurance Bytes `yaml:"card_endurance"` // what the maker of the card promises can be written to it; 0: not known
+}
+
+// JournalKey says where the journal's key comes from: one of the three, or with none of them the file keys/journal.key in
+// the state folder. It is 32 bytes, or 64 hexadecimal digits.
+type JournalKey struct {
+	File       string   `yaml:"file"`       // made at the first start
+	Credential string   `yaml:"credential"` // name of a systemd credential, a file in $CREDENTIALS_DIRECTORY
+	Command    []string `yaml:"command"`    // program and arguments; it prints the key
 }
 
 // Uplink says where leaves go. Without brokers the agent only journals and shows its page.

@@ -126,7 +126,7 @@ func (d *document) decodeScalar(n ast.ScalarNode, v reflect.Value, path string) 
 		}
 		size, err := ParseBytes(text)
 		if err != nil {
-			d.report(path, err.Error(), "write a whole number with its unit, MB or GB: 512MB, 2GB")
+			d.report(path, err.Error(), "write a whole number with its unit, MB, GB or TB: 512MB, 2GB")
 		}
 		*target = size
 		return true
@@ -263,7 +263,7 @@ func wanted(v reflect.Value) (what, mend string) {
 	case time.Duration:
 		return "a duration with its unit", "write ms, s, m or h behind the number: 10s"
 	case Bytes:
-		return "a size with its unit", "write MB or GB behind the number: 512MB"
+		return "a size with its unit", "write MB, GB or TB behind the number: 512MB"
 	case *time.Location:
 		return "a time zone", "write an IANA name, for example Asia/Shanghai"
 	case Bits:

@@ -233,13 +233,22 @@ var wrongForm = []wrong{
 		"5:26: journal.sync_interval: -2s is out of range; write 100ms to 30s",
 	}},
 	{"quota without unit", "state: state", "state: state\njournal: {quota: 512}", []string{
-		"5:18: journal.quota: is the number 512 and should be a size with its unit; write MB or GB behind the number: 512MB",
+		"5:18: journal.quota: is the number 512 and should be a size with its unit; write MB, GB or TB behind the number: 512MB",
 	}},
 	{"quota with a wrong unit", "state: state", "state: state\njournal: {quota: 512mb}", []string{
-		`5:18: journal.quota: "512mb" is not a size; write a whole number with its unit, MB or GB: 512MB, 2GB`,
+		`5:18: journal.quota: "512mb" is not a size; write a whole number with its unit, MB, GB or TB: 512MB, 2GB`,
 	}},
 	{"quota out of range", "state: state", "state: state\njournal: {quota: 65GB}", []string{
 		"5:18: journal.quota: 65GB is out of range; write 64MB to 64GB",
+	}},
+	{"quota beyond all numbers", "state: state", "state: state\njournal: {quota: 9223372036855TB}", []string{
+		`5:18: journal.quota: "9223372036855TB" is not a size; write a whole number with its unit, MB, GB or TB: 512MB, 2GB`,
+	}},
+	{"key as a text", "state: state", "state: state\njournal: {key: journal.key}", []string{
+		"5:16: journal.key: is the text journal.key and should be a mapping; write its keys on the lines below, indented by two spaces",
+	}},
+	{"key command as a text", "state: state", "state: state\njournal: {key: {command: clevis decrypt}}", []string{
+		"5:26: journal.key.command: is the text clevis decrypt and should be a list; write each entry on a line of its own that begins with a dash",
 	}},
 	{"quota too small", "state: state", "state: state\njournal: {quota: 0MB}", []string{
 		"5:18: journal.quota: 0MB is out of range; write 64MB to 64GB",

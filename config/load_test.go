@@ -32,6 +32,8 @@ func TestDefaults(t *testing.T) {
 		"sync_interval":       c.Journal.SyncInterval == 2*time.Second,
 		"leaf_interval":       c.Journal.LeafInterval == time.Minute,
 		"quota":               c.Journal.Quota == 0,
+		"card_endurance":      c.Journal.CardEndurance == 0,
+		"key":                 c.Journal.Key.File == "" && c.Journal.Key.Credential == "" && c.Journal.Key.Command == nil,
 		"checkpoint_interval": c.Uplink.CheckpointInterval == 15*time.Minute,
 		"keep_alive":          c.Uplink.KeepAlive == 20*time.Second,
 		"reconnect_max":       c.Uplink.ReconnectMax == 10*time.Minute,
@@ -58,6 +60,17 @@ status: {listen: off}
 uplink:
   brokers: [mqtts://b.example, "mqtts://[2001:db8::1]:1234", mqtt://localhost/]
   origin: hub.example/cn`, 1)
+	for key, ok := range map[string]func(k JournalKey) bool{
+		"file: secret":                      func(k JournalKey) bool { return k.File == "/etc/hubagent/secret" },
+		"credential: journal.key":           func(k JournalKey) bool { return k.Credential == "journal.key" },
+		"command: [bin/unseal, -c, sealed]": func(k JournalKey) bool { return strings.Join(k.Command, " ") == "/etc/hubagent/bin/unseal -c sealed" },
+		"command: [clevis, decrypt]":        func(k JournalKey) bool { return strings.Join(k.Command, " ") == "clevis decrypt" },
+	} {
+		c, err := Parse("/etc/hubagent/hub.yaml", []byte(strings.Replace(good, "state: state", "state: state\njournal: {card_endurance: 10TB, key: {"+key+"}}", 1)), mustProfiles(t))
+		if err != nil || !ok(c.Journal.Key) || c.Journal.CardEndurance != 10*TB {
+			t.Errorf("%s: %v %+v", key, err, c)
+		}
+	}
 	text = strings.Replace(text, "unit: 1\n", "unit: 0xF7\n", 1)
 	text = strings.Replace(text, "id: hub-1", "id: \"007\"", 1)
 	c, err := Parse("hub.yaml", []byte(strings.ReplaceAll(text, "\n", "\r\n")), mustProfiles(t))

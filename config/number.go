@@ -44,20 +44,21 @@ type Bytes int64
 const (
 	MB Bytes = 1_000_000
 	GB       = 1000 * MB
+	TB       = 1000 * GB
 )
 
-// ParseBytes reads a whole number with its unit, MB or GB.
+// ParseBytes reads a whole number with its unit, MB, GB or TB.
 func ParseBytes(text string) (Bytes, error) {
 	for _, u := range []struct {
 		name string
 		size Bytes
-	}{{"GB", GB}, {"MB", MB}} {
+	}{{"TB", TB}, {"GB", GB}, {"MB", MB}} {
 		digits, ok := strings.CutSuffix(text, u.name)
 		if !ok {
 			continue
 		}
-		n, err := strconv.ParseInt(strings.TrimSuffix(digits, " "), 10, 32)
-		if err == nil && n >= 0 {
+		n, err := strconv.ParseInt(strings.TrimSuffix(digits, " "), 10, 64)
+		if err == nil && n >= 0 && n <= math.MaxInt64/int64(u.size) {
 			return Bytes(n) * u.size, nil
 		}
 	}
@@ -66,6 +67,9 @@ func ParseBytes(text string) (Bytes, error) {
 
 // String is the size as ParseBytes reads it; below a megabyte it is rounded down.
 func (b Bytes) String() string {
+	if b >= TB && b%TB == 0 {
+		return fmt.Sprintf("%dTB", b/TB)
+	}
 	if b >= GB && b%GB == 0 {
 		return fmt.Sprintf("%dGB", b/GB)
 	}

@@ -9,10 +9,11 @@ import (
 )
 
 var (
-	nameForm   = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
-	pointForm  = regexp.MustCompile(`^[a-z0-9_]{1,32}$`)
-	lineForm   = regexp.MustCompile(`^[!-.0-~]{1,31}$`) // printable, without blank and slash; the kernel's names are at most 31 bytes
-	originForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,98}[A-Za-z0-9])?$`)
+	nameForm       = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	pointForm      = regexp.MustCompile(`^[a-z0-9_]{1,32}$`)
+	lineForm       = regexp.MustCompile(`^[!-.0-~]{1,31}$`) // printable, without blank and slash; the kernel's names are at most 31 bytes
+	credentialForm = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}$`)
+	originForm     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,98}[A-Za-z0-9])?$`)
 )
 
 const maxLabelLength = 100
@@ -127,6 +128,47 @@ func (v *validation) journal(j *Journal) {
 	}
 	if v.given("journal.quota") && !v.faulty["journal.quota"] && (j.Quota < LeastQuota || j.Quota > mostQuota) {
 		v.report("journal.quota", fmt.Sprintf("%v is out of range", j.Quota), fmt.Sprintf("write %v to %v", LeastQuota, mostQuota))
+	}
+	if v.given("journal.card_endurance") && !v.faulty["journal.card_endurance"] && (j.CardEndurance < leastEndurance || j.CardEndurance > mostEndurance) {
+		v.report("journal.card_endurance", fmt.Sprintf("%v is out of range", j.CardEndurance), fmt.Sprintf("write %v to %v", leastEndurance, mostEndurance))
+	}
+	v.journalKey(&j.Key)
+}
+
+// The endurance that may be given: a worn-out promise, and that of a large SSD.
+const (
+	leastEndurance = 100 * GB
+	mostEndurance  = 100_000 * TB
+)
+
+func (v *validation) journalKey(k *JournalKey) {
+	const path = "journal.key"
+	first := ""
+	for _, name := range []string{"file", "credential", "command"} {
+		switch {
+		case !v.given(path + "." + name):
+		case first == "":
+			first = name
+		default:
+			v.report(path+"."+name, "the key comes from "+first+" already", "keep one of file, credential and command")
+		}
+	}
+	if v.given(path+".file") && !v.faulty[path+".file"] {
+		k.File = v.absolute(path+".file", k.File)
+	}
+	if v.given(path+".credential") && !v.faulty[path+".credential"] && !credentialForm.MatchString(k.Credential) {
+		v.report(path+".credential", quote(k.Credential)+" cannot be the name of a credential",
+			"write 1 to 255 of letters, digits, . _ and -, as in LoadCredentialEncrypted of the unit")
+	}
+	if !v.given(path+".command") || v.faulty[path+".command"] {
+		return
+	}
+	if len(k.Command) == 0 || k.Command[0] == "" {
+		v.report(path+".command", "names no program", "write program and arguments as a list, for example [clevis, decrypt]")
+		return
+	}
+	if strings.Contains(k.Command[0], "/") {
+		k.Command[0] = v.absolute(path+".command[0]", k.Command[0])
 	}
 }
 

@@ -30,6 +30,22 @@ var wrongContent = []wrong{
 	{"no state", "state: state\n", "", []string{
 		"1:1: state: this key is missing; name the folder for journal and keys, for example state: /var/lib/hubagent",
 	}},
+	{"two keys", "state: state", "state: state\njournal:\n  key:\n    file: a\n    credential: b\n    command: [c]", []string{
+		"8:17: journal.key.credential: the key comes from file already; keep one of file, credential and command",
+		"9:5: journal.key.command: the key comes from file already; keep one of file, credential and command",
+	}},
+	{"key from an empty file", "state: state", "state: state\njournal: {key: {file: \"\"}}", []string{
+		"5:23: journal.key.file: is empty; write a path, absolute or from the folder of this file",
+	}},
+	{"key from a path as credential", "state: state", "state: state\njournal: {key: {credential: ../x}}", []string{
+		`5:29: journal.key.credential: "../x" cannot be the name of a credential; write 1 to 255 of letters, digits, . _ and -, as in LoadCredentialEncrypted of the unit`,
+	}},
+	{"key from no command", "state: state", "state: state\njournal: {key: {command: []}}", []string{
+		"5:17: journal.key.command: names no program; write program and arguments as a list, for example [clevis, decrypt]",
+	}},
+	{"endurance of a worn card", "state: state", "state: state\njournal: {card_endurance: 5GB}", []string{
+		"5:27: journal.card_endurance: 5GB is out of range; write 100GB to 100000TB",
+	}},
 	{"empty state", "state: state", `state: ""`, []string{
 		"4:8: state: is empty; write a path, absolute or from the folder of this file",
 	}},

@@ -66,7 +66,7 @@ func TestLeafGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "genesis.json", doc)
-	ack, err := json.Marshal(Ack{Epoch: "20260911T0312Z-7f3a", SeqSet: SeqSet{183120, [][2]int64{{183130, 183204}}}, Checkpoint: 183180, Credit: 8, PaceMs: 500})
+	ack, err := json.Marshal(Ack{Epoch: "20260911T0312Z-7f3a", SeqSet: SeqSet{183120, [][2]int64{{183130, 183204}}}, Checkpoint: 183180, Credit: 8, PaceMs: 500, At: 1790842861250})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,21 +26,24 @@ const (
 	KindData    Kind = "data"    // readings of a leaf interval
 	KindEvent   Kind = "event"   // a contact that changed, sent at once
 	KindFault   Kind = "fault"   // a device that stopped answering, or answers again, sent at once
-	KindGap     Kind = "gap"     // leaves of this epoch that were given up before the platform had them
+	KindGap     Kind = "gap"     // leaves that were given up, or lost, before the platform had them, or readings that became none
+	KindOld     Kind = "old"     // carries a leaf of an earlier epoch that the platform may not have
+	KindClock   Kind = "clock"   // ClockFix: the clock has become good, or has jumped, sent at once
 )
 
 // Clock states of a leaf.
 const (
-	ClockOK     = "ok"     // the wall clock is synchronised
-	ClockUnsync = "unsync" // it is not: the leaf carries boot id and monotonic time
+	ClockOK     = "ok"     // the wall clock is right as far as the gateway can know
+	ClockUnsync = "unsync" // nobody says that it is: the leaf carries boot id and monotonic time
+	ClockStep   = "step"   // it is synchronised and has just jumped: the leaf carries them, too
 )
 
 // Stamp is a moment as the gateway knows it.
 type Stamp struct {
 	At    int64  `json:"at"`  // Unix milliseconds by the wall clock
-	Clock string `json:"clk"` // ClockOK or ClockUnsync
+	Clock string `json:"clk"` // ClockOK, ClockUnsync or ClockStep
 	// Boot and Mono place the moment on a time line that no clock step touches: the kernel's boot id and
-	// milliseconds since that boot. They are set while Clock is not ok, so that a later clock leaf can repair At.
+	// milliseconds since that boot. They travel while Clock is not ok, so that a clock leaf can repair At: RepairedTime.
 	Boot string `json:"boot,omitempty"`
 	Mono int64  `json:"mono,omitempty"`
 }
@@ -196,6 +199,28 @@ func AppendDocument(b []byte, h Header, field string, document any) ([]byte, err
 	return append(b, '}'), nil
 }
 
+// AppendOld appends a whole leaf that carries a leaf of an earlier epoch, byte for byte.
+func AppendOld(b []byte, h Header, leaf []byte) []byte {
+	b = AppendHeader(b, h)
+	b = append(b, `,"leaf":`...)
+	b = append(b, leaf...)
+	return append(b, '}')
+}
+
+// Carried returns the leaf that a leaf of KindOld carries, with its bytes as they were committed once.
+func Carried(old []byte) ([]byte, error) {
+	var l struct {
+		Leaf json.RawMessage `json:"leaf"`
+	}
+	if err := json.Unmarshal(old, &l); err != nil {
+		return nil, fmt.Errorf("leaf is not valid JSON: %w", err)
+	}
+	if len(l.Leaf) == 0 {
+		return nil, errors.New("leaf of an earlier epoch is missing in it")
+	}
+	return l.Leaf, nil
+}
+
 // Limits on what is taken from outside.
 const (
 	MaxLeafBytes    = 1 << 20 // one leaf
@@ -250,10 +275,13 @@ func SplitLines(payload []byte) [][]byte {
 }
 
 // Class is the kind in one byte, as the journal keeps it beside the leaf: its first letter, as long as no two kinds share
-// one.
+// one. Gaps would share genesis's, and the letter of clock is kept for checks.
 func (k Kind) Class() byte {
-	if k == KindGap {
+	switch k {
+	case KindGap:
 		return 'p'
+	case KindClock:
+		return 't'
 	}
 	return k[0]
 }

@@ -87,6 +87,9 @@ type Ack struct {
 	Checkpoint int64 `json:"ckpt"`    // leaves of the newest checkpoint whose root it recomputed; 0 for none
 	Credit     int   `json:"credit"`  // fill messages that may be on the way without an acknowledgement
 	PaceMs     int64 `json:"pace_ms"` // least time between two of them
+	// At is the platform's time when it wrote this, in Unix milliseconds; 0: it does not say. A gateway holds its clock
+	// against it and never sets its clock by it.
+	At int64 `json:"at,omitempty"`
 }
 
 // MaxCredit bounds the credit a gateway believes.
@@ -120,6 +123,9 @@ func ParseAck(data []byte, epoch string, size int64) (Ack, error) {
 	}
 	a.Credit = min(a.Credit, MaxCredit)
 	a.PaceMs = min(a.PaceMs, 60_000)
+	if a.At < 0 || a.At > maxTime {
+		return a, fmt.Errorf("acknowledgement has an impossible time %d", a.At)
+	}
 	return a, nil
 }
 

@@ -1,8 +1,8 @@
-// Package keys holds a gateway's secrets: one file of mode 0600 each under the state folder, made at the first start.
+// Package keys holds a gateway's secrets: one file of mode 0600 each under the state folder, made at the first start. The
+// journal's key may come from elsewhere.
 package keys
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,19 +35,10 @@ func Load(cfg *config.Config) (Keys, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.State, "keys"), 0o700); err != nil {
 		return k, fmt.Errorf("cannot write to state folder: %w", err)
 	}
-	journal, err := loadKey(path(cfg.State, "journal.key"), JournalDir(cfg), func() (string, error) {
-		b := make([]byte, 32)
-		rand.Read(b) // never fails
-		return string(b), nil
-	})
-	if err != nil {
+	var err error
+	if k.Journal, err = loadJournal(cfg); err != nil {
 		return k, err
 	}
-	if len(journal) != 32 {
-		return k, fmt.Errorf("journal key %s has %d bytes and should have 32", path(cfg.State, "journal.key"), len(journal))
-	}
-	k.Journal = []byte(journal)
-
 	if len(cfg.Uplink.Brokers) == 0 {
 		return k, nil
 	}
@@ -108,14 +99,14 @@ func loadKey(path, needs string, make func() (string, error)) (string, error) {
 
 // writeFileSync writes a whole file or none: a power cut must not leave a key cut short.
 func writeFileSync(path, text string, mode fs.FileMode) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	_, err = f.WriteString(text)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(path+".new", path)
+		err = os.Rename(path+".tmp", path)
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(path))

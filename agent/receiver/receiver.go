@@ -230,7 +230,7 @@ func (r *Receiver) receive(topic string, payload []byte) (ack []byte, to string,
 			return nil, "", err
 		}
 	}
-	a := contract.Ack{Epoch: epoch, SeqSet: l.set, Checkpoint: l.confirmed, Credit: r.o.Credit}
+	a := contract.Ack{Epoch: epoch, SeqSet: l.set, Checkpoint: l.confirmed, Credit: r.o.Credit, At: time.Now().UnixMilli()}
 	ack, err = json.Marshal(a)
 	return ack, gateway, err
 }
@@ -289,6 +289,11 @@ func (r *Receiver) store(gateway, topic string, payload []byte) (epoch string, l
 				return "", nil, err
 			}
 		}
+		if leaf.Kind == contract.KindOld { // stored first: what is acknowledged by its carrier must be there
+			if err := r.storeCarried(gateway, topic, epoch, line); err != nil {
+				return "", nil, err
+			}
+		}
 		hash := tlog.RecordHash(line)
 		known, stored := l.hash(leaf.Seq)
 		if h, ok := seen[leaf.Seq]; ok {
@@ -323,6 +328,24 @@ func (r *Receiver) store(gateway, topic string, payload []byte) (epoch string, l
 		r.settle(l, gateway)
 	}
 	return epoch, l, nil
+}
+
+// storeCarried takes the leaf of an earlier epoch out of the leaf that carries it, and stores it in its own log, unless
+// it is there. What is not such a leaf is refused; its carrier is kept all the same.
+func (r *Receiver) storeCarried(gateway, topic, epoch string, line []byte) error {
+	carried, err := contract.Carried(line)
+	if err == nil {
+		var leaf contract.Leaf
+		if leaf, err = contract.ParseLeaf(carried); err == nil && leaf.Epoch == epoch {
+			err = errors.New("a leaf carries one of its own epoch")
+		}
+	}
+	if err != nil {
+		r.refuse(topic, err)
+		return nil
+	}
+	_, _, err = r.store(gateway, topic, carried)
+	return err
 }
 
 // checkpoint checks a signed checkpoint, and its root as soon as all its leaves are here.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -83,6 +84,9 @@ func deliver(t *testing.T, r *Receiver, lane contract.Lane, payload []byte) (a c
 	}
 	if err := json.Unmarshal(raw, &a); err != nil {
 		t.Fatal(err)
+	}
+	if d := time.Since(time.UnixMilli(a.At)); d < -time.Millisecond || d > time.Minute {
+		t.Errorf("acknowledgement says that it is %v", time.UnixMilli(a.At))
 	}
 	return a
 }
@@ -233,4 +237,35 @@ func FuzzReceive(f *testing.F) {
 			t.Errorf("%q for %q: %v", ack, to, err)
 		}
 	})
+}
+
+// A leaf of an earlier epoch comes in one of the present epoch. It counts once, in the log it is from.
+func TestCarriedLeaves(t *testing.T) {
+	k := newKeyPair(t, gateway)
+	var handed []int64
+	r := newReceiver(t, t.TempDir(), k, &handed)
+	deliver(t, r, contract.LaneLive, lines(0))
+	old := func(seq int64, carried []byte) []byte {
+		h := contract.Header{Gateway: gateway, Epoch: "e2", Seq: seq, Kind: contract.KindOld, Stamp: contract.Stamp{At: seq, Clock: contract.ClockOK}}
+		return append(contract.AppendOld(nil, h, carried), '\n')
+	}
+	message := old(0, leaf(0))
+	message = append(message, old(1, leaf(1))...)
+	if a := deliver(t, r, contract.LaneFill, message); a.Epoch != "e2" || a.Next != 2 {
+		t.Fatalf("acknowledged %+v", a)
+	}
+	if hash, ok := r.Hash(gateway, epoch, 1); !ok || hash != tlog.RecordHash(leaf(1)) {
+		t.Errorf("carried leaf is not in its log")
+	}
+	s := r.Stats()
+	if s.Leaves != 4 || s.Rows != 2 || s.Duplicates != 1 || s.Refused+s.Equivocations != 0 {
+		t.Errorf("%+v", s)
+	}
+	for _, bad := range [][]byte{[]byte(`{"v":1}`), []byte("7"), old(7, leaf(7)), []byte(strings.Replace(string(leaf(8)), epoch, "e2", 1))} {
+		before := r.Stats().Refused
+		deliver(t, r, contract.LaneFill, old(2, bad))
+		if r.Stats().Refused == before {
+			t.Errorf("%.60s is carried", bad)
+		}
+	}
 }

@@ -29,9 +29,11 @@ const (
 	stateEpoch    = "epoch"    // name
 	stateMeta     = "meta"     // metaState
 	stateCounts   = "counts"   // Counts
-	stateFaults   = "faults"   // device -> contract.Fault, of those that last
+	stateFaults   = "faults"   // device -> openFault
 	statePulses   = "pulses"   // device -> point -> count, for pulse counters
 	stateContacts = "contacts" // device -> point -> state, for points that are events
+	stateWear     = "wear"     // Wear
+	stateClock    = "clock"    // told
 )
 
 type metaState struct {
@@ -41,9 +43,9 @@ type metaState struct {
 
 // genesis opens an epoch. Previous stays nil on a gateway's first boot.
 type genesis struct {
-	Agent    string  `json:"agent"` // version
-	LogKey   string  `json:"log_key"`
-	Previous *string `json:"previous"`
+	Agent    string    `json:"agent"` // version
+	LogKey   string    `json:"log_key"`
+	Previous *previous `json:"previous"`
 }
 
 type metaDocument struct {
@@ -67,28 +69,59 @@ type metaPoint struct {
 }
 
 // Begin makes sure that the store has an epoch, and that the meta leaf in force describes this config. What is missing
-// is written in one Commit, so a store never holds an epoch without its genesis.
+// is written in one Commit, so a store never holds an epoch without its genesis. Where the store took the place of another
+// one, the genesis leaf names that one's epoch, or a gap leaf what was lost of a log that goes on.
 func Begin(store *buffer.Store, cfg *config.Config, logKey, version string, now contract.Stamp) (Epoch, error) {
+	old, why, err := predecessorOf(store)
+	if err != nil {
+		return Epoch{Gateway: cfg.Gateway.ID}, err
+	}
+	return begin(store, cfg, logKey, version, now, old, why)
+}
+
+// begin is Begin for a store that takes the place of another one if there is a reason why.
+func begin(store *buffer.Store, cfg *config.Config, logKey, version string, now contract.Stamp, old predecessor, why string) (Epoch, error) {
 	e, err := ReadEpoch(store, cfg.Gateway.ID)
 	if err != nil && !errors.Is(err, buffer.ErrNotFound) {
 		return e, err
 	}
-	if e.Name != "" && e.config == cfg.Hash {
+	lost, err := lostInPlace(store)
+	if err != nil {
+		return e, err
+	}
+	if e.Name != "" && e.config == cfg.Hash && lost == nil {
 		return e, nil
 	}
 	err = store.Commit(func(tx *buffer.Tx) error {
 		if e.Name == "" {
 			e.Name = newEpoch(now)
 			tx.Set(stateEpoch, []byte(e.Name))
-			if _, err := appendDocument(tx, e, contract.KindGenesis, now, genesis{Agent: version, LogKey: logKey}); err != nil {
+			var before *previous
+			if why != "" {
+				if before, err = takeOver(old, why, tx); err != nil {
+					return err
+				}
+			}
+			if _, err := appendDocument(tx, e, contract.KindGenesis, now, genesis{version, logKey, before}); err != nil {
 				return err
 			}
+		}
+		if lost != nil {
+			tx.Set(buffer.StateReplaced, nil)
+		}
+		if lost != nil && lost.Blocks+len(lost.Leaves) > 0 {
+			if _, err := appendDocument(tx, e, contract.KindGap, now, lost); err != nil {
+				return err
+			}
+		}
+		if e.config == cfg.Hash {
+			return nil
 		}
 		hash, err := appendDocument(tx, e, contract.KindMeta, now, describe(cfg))
 		if err != nil {
 			return err
 		}
-		e.Meta = hash
+		e.Meta, e.config = hash, cfg.Hash
 		return setState(tx, stateMeta, metaState{cfg.Hash, hash})
 	})
 	if err != nil {

@@ -14,15 +14,6 @@ import (
 	"hubagent/config"
 )
 
-// Lasting are the classes of leaves that a full quota takes last: there are few of them, and they say what happened.
-func Lasting() []buffer.Class {
-	var list []buffer.Class
-	for _, k := range []contract.Kind{contract.KindGenesis, contract.KindMeta, contract.KindEvent, contract.KindFault, contract.KindGap} {
-		list = append(list, buffer.Class(k.Class()))
-	}
-	return list
-}
-
 // defaultQuota is the disk space of a journal whose config names none, of what a disk can give. A small disk gives more
 // than its share: with less than the least quota hardly a reading would be kept.
 func defaultQuota(space int64) int64 {
@@ -149,10 +140,23 @@ func (q Quota) oldest(lasting bool, most int64, match func(n int64) bool) (r buf
 // leastGain is what a gap leaf may take itself, in bytes.
 const leastGain = 1 << 10
 
-// gap is what a leaf of KindGap says: leaves that nobody will ever get.
+// gap is what a leaf of KindGap says: what nobody will ever get. For want of quota that are leaves; while the disk is full,
+// readings of a time that had no room in memory and never became leaves.
 type gap struct {
-	Why    string     `json:"why"`
-	Leaves [][2]int64 `json:"leaves"` // first and last of each run
+	Why    string               `json:"why"`              // "quota", "damage" or "no space"
+	Epoch  string               `json:"of,omitempty"`     // whose leaves; absent: of the epoch of the gap leaf itself
+	Leaves [][2]int64           `json:"leaves,omitempty"` // first and last of each run
+	Beyond *int64               `json:"beyond,omitempty"` // leaves from this number on, if there were any, are lost too
+	Blocks int                  `json:"blocks,omitempty"` // so many times a sync interval's readings, that were not part of a leaf, are lost
+	From   int64                `json:"from,omitempty"`   // time of the first row lost, Unix milliseconds, by the clock of the leaf's at
+	Until  int64                `json:"until,omitempty"`  // of the last one
+	Lost   map[string]lostCount `json:"lost,omitempty"`   // by device
+}
+
+func (g *gap) add(list []buffer.Range) {
+	for _, r := range list {
+		g.Leaves = append(g.Leaves, [2]int64{r.First, r.End - 1})
+	}
 }
 
 // mostRuns bounds a gap leaf: 10,000 runs are 200 kB of JSON.
@@ -183,6 +187,9 @@ func (q Quota) lost(leaves []int64, lasting bool) (n int, set contract.SeqSet, e
 			return 0, set, fmt.Errorf("gap leaf %d: %w", leaves[n-1], err)
 		}
 		for _, run := range doc.Gap.Leaves {
+			if doc.Gap.Epoch != "" {
+				break // of another epoch
+			}
 			set.Add(run[0], run[1])
 		}
 	}
@@ -221,6 +228,28 @@ func (q Quota) drop(r buffer.Range, leaves []int64, lasting, lost bool) error {
 	}
 	log("journal gave up its oldest leaves for its quota", "first", r.First, "last", r.End-1, "leaves", len(leaves), "platform has them", !lost)
 	return nil
+}
+
+// Mend puts right a leaf that is damaged on disk, or gives it up and tells of it in a gap leaf. It returns true when the
+// leaf can be read again.
+func (q Quota) Mend(n int64) bool {
+	mended, err := q.Store.Mend(n, func(tx *buffer.Tx) error {
+		g := gap{Why: "damage", Leaves: [][2]int64{{n, n}}}
+		_, err := appendDocument(tx, q.Epoch, contract.KindGap, q.Clock(), g)
+		return err
+	})
+	switch {
+	case err != nil:
+		q.Log.Error("damaged leaf could be neither mended nor given up", "seq", n, "err", err)
+	case mended:
+		q.Log.Warn("damaged leaf was mended", "seq", n)
+	default:
+		q.Log.Warn("damaged leaf is lost", "seq", n)
+		if q.Lost != nil {
+			q.Lost([]buffer.Range{{First: n, End: n + 1}})
+		}
+	}
+	return mended
 }
 
 // runs makes ranges of sorted numbers.

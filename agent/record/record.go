@@ -21,11 +21,13 @@ import (
 )
 
 // queueLen bounds the samples between the buses and the recorder. A bus that finds it full waits: its polls come late,
-// which is visible, instead of being lost, which would not be.
+// which is visible, instead of being lost, which would not be. It is full only while a Commit does not come back.
 const queueLen = 256
 
-// leafBytes ends a leaf before its interval when its rows grow beyond this: a leaf must fit one message.
-const leafBytes = 256 << 10
+const (
+	leafBytes  = 256 << 10 // ends a leaf before its interval when its rows grow beyond this: a leaf must fit one message
+	blockBytes = 64 << 10  // of the rows of one block
+)
 
 // Counts are totals of the epoch, kept in the same transaction as the rows they count.
 type Counts struct {
@@ -33,12 +35,20 @@ type Counts struct {
 	Readings uint64 `json:"readings"` // values
 }
 
+func (c *Counts) add(more Counts) {
+	c.Rows += more.Rows
+	c.Readings += more.Readings
+}
+
 // Stats is what the page shows of the recorder.
 type Stats struct {
 	Counts
-	AtRisk     int // readings that are polled and not on the disk yet
+	AtRisk     int    // readings that are polled and not on the disk yet
+	Lost       Counts // since the start: what the memory had no room for while the journal took nothing
 	LastCommit time.Time
-	Err        error // why the last Commit failed; nil when it did not
+	Err        error // why the journal does not take what waits; nil when it does
+
+	Growth Growth
 }
 
 // Recorder takes samples from the buses and commits them.
@@ -47,21 +57,30 @@ type Recorder struct {
 	epoch    Epoch
 	clock    Clock
 	log      *slog.Logger
-	sync     time.Duration // from a sample to its Commit at most
-	leaf     time.Duration // of rows in one leaf
+	written  func() (int64, error) // see CountWrites; nil: not counted
+	sync     time.Duration         // from a sample to its Commit at most
+	leaf     time.Duration         // of rows in one leaf
 	events   map[string]map[string]bool
 	counters map[string][]string // the pulse counters of each device
 	queue    chan drivers.Sample
 	ping     chan struct{}
+	write    func(func(*buffer.Tx) error) error // the store's Commit; tests inject faults here
+	window   int                                // most bytes that wait in memory
 
 	// Owned by Run.
-	held     []block // rows committed as blocks, not yet a leaf
-	pending  []block // rows not committed; more than one block only after a clock step
-	contacts map[string]map[string]bool
-	faults   map[string]contract.Fault    // that last
+	held     []block                      // rows committed as blocks, not yet a leaf
+	pending  []block                      // rows not committed; more than one block after a clock step, or while the disk is full
+	urgent   []urgent                     // events and faults not committed; more than one only while the disk is full
+	lost     loss                         // what has been given up and no gap leaf tells of yet
+	refused  error                        // why the journal does not take what waits; nil: it does
+	refusal  form                         // leaves: only a leaf that is taken shows that it does again
+	told     told                         // by what is committed
+	contacts map[string]map[string]bool   // urgent included
+	faults   map[string]openFault         // that last, urgent included
 	pulses   map[string]map[string]uint64 // pending rows included
 	pulsed   bool                         // pulses is not what was committed
-	counts   Counts                       // pending rows included
+	counts   Counts                       // of what is committed
+	wear     wear
 
 	mu    sync.Mutex
 	stats Stats
@@ -70,8 +89,8 @@ type Recorder struct {
 // block is rows that share a time line.
 type block struct {
 	contract.Stamp
-	rows     []byte // contract.AppendRow's texts joined by commas
-	readings int
+	rows  []byte // contract.AppendRow's texts joined by commas
+	count Counts // of rows not committed yet
 }
 
 // New makes a recorder for a store on which Begin was called. Blocks that an earlier run left are taken over.
@@ -79,9 +98,9 @@ func New(store *buffer.Store, epoch Epoch, cfg *config.Config, clock Clock, log 
 	r := &Recorder{
 		store: store, epoch: epoch, clock: clock, log: log,
 		sync: cfg.Journal.SyncInterval, leaf: cfg.Journal.LeafInterval,
-		queue: make(chan drivers.Sample, queueLen), ping: make(chan struct{}),
+		queue: make(chan drivers.Sample, queueLen), ping: make(chan struct{}), write: store.Commit, window: windowBytes,
 		events: map[string]map[string]bool{}, contacts: map[string]map[string]bool{},
-		counters: map[string][]string{}, faults: map[string]contract.Fault{}, pulses: map[string]map[string]uint64{},
+		counters: map[string][]string{}, faults: map[string]openFault{}, pulses: map[string]map[string]uint64{},
 	}
 	for _, bus := range cfg.Buses {
 		for _, d := range bus.Devices {
@@ -101,11 +120,15 @@ func New(store *buffer.Store, epoch Epoch, cfg *config.Config, clock Clock, log 
 	if err := getState(store, stateContacts, &r.contacts); err != nil {
 		return nil, err
 	}
-	for name, v := range map[string]any{stateFaults: &r.faults, statePulses: &r.pulses, stateCounts: &r.counts} {
+	for name, v := range map[string]any{stateFaults: &r.faults, statePulses: &r.pulses, stateCounts: &r.counts, stateClock: &r.told} {
 		if err := getState(store, name, v); err != nil {
 			return nil, err
 		}
 	}
+	if err := getState(store, stateWear, &r.wear.before); err != nil {
+		return nil, err
+	}
+	r.wear.began = time.Now()
 	r.stats.Counts = r.counts
 	blocks, err := store.Blocks()
 	if err != nil {
@@ -122,7 +145,11 @@ func New(store *buffer.Store, epoch Epoch, cfg *config.Config, clock Clock, log 
 }
 
 func (b block) encode() []byte {
-	head, _ := json.Marshal(b.Stamp) // strings and numbers cannot fail
+	stamp := b.Stamp
+	if stamp.Clock == contract.ClockOK { // as in a leaf's header
+		stamp.Boot, stamp.Mono = "", 0
+	}
+	head, _ := json.Marshal(stamp) // strings and numbers cannot fail
 	return slices.Concat(head, []byte("\n"), b.rows)
 }
 
@@ -139,7 +166,7 @@ func parseBlock(raw []byte) (block, error) {
 	return b, nil
 }
 
-// Record hands over a sample. It waits while the journal is behind, and gives up when ctx ends.
+// Record hands over a sample. It waits while a Commit does not come back, and gives up when ctx ends.
 func (r *Recorder) Record(ctx context.Context, s drivers.Sample) error {
 	n := values(s)
 	r.mu.Lock()
@@ -173,34 +200,30 @@ func (r *Recorder) Stats() Stats {
 }
 
 // Run commits samples until ctx ends, then commits what is left as a leaf and returns. Whoever calls Record must have
-// stopped by then. An error means that readings in memory could not be committed; after one that wraps
-// buffer.ErrFailed the process must reopen the journal.
+// stopped by then. A journal that has no space does not end it: what comes then waits in memory. An error means that
+// readings in memory could not be committed; after one that wraps buffer.ErrFailed the process must reopen the journal.
 func (r *Recorder) Run(ctx context.Context) error {
-	if err := r.commit(leaves, nil); err != nil { // blocks of an earlier run
+	if err := r.commit(leaves); errors.Is(err, buffer.ErrFailed) { // blocks of an earlier run
 		return err
 	}
 	syncAt, leafAt := alarm{}, alarm{}
 	for {
 		var err error
-		queue := r.queue
-		if size(r.pending) > leafBytes {
-			queue = nil // the disk does not take what is here: let the buses wait
-		}
-		if len(r.pending) > 0 {
+		if len(r.pending)+len(r.urgent) > 0 || r.refused != nil {
 			syncAt.arm(r.sync)
 		}
 		if len(r.pending)+len(r.held) > 0 {
 			leafAt.arm(r.leaf)
 		}
 		select {
-		case s := <-queue:
+		case s := <-r.queue:
 			err = r.take(s)
 		case <-syncAt.C:
 			syncAt.C = nil
-			err = r.commit(blocks, nil)
+			err = r.commit(blocks)
 		case <-leafAt.C:
 			leafAt.C = nil
-			err = r.commit(leaves, nil)
+			err = r.commit(leaves)
 		case <-r.ping:
 		case <-ctx.Done():
 			return r.finish()
@@ -228,41 +251,75 @@ func (r *Recorder) finish() error {
 				return err
 			}
 		default:
-			return r.commit(leaves, nil)
+			r.wear.keptAt = time.Time{}
+			err := r.commit(leaves)
+			if waits := r.Stats().AtRisk; err != nil && !errors.Is(err, buffer.ErrFailed) && waits > 0 {
+				err = fmt.Errorf("%d readings that waited in memory are lost: %w", waits, err)
+			}
+			return err
 		}
 	}
 }
 
-// take adds a sample's row to what is pending, or commits it at once when one of its contacts changed.
+// take adds a sample's row to what waits, and commits at once when a contact changed, a fault began or ended, or the
+// clock has something to tell.
 func (r *Recorder) take(s drivers.Sample) error {
-	n := values(s)
-	r.counts.Rows++
-	r.counts.Readings += uint64(n)
-	row := block{Stamp: r.clock(), rows: contract.AppendRow(nil, s), readings: n}
+	s, now := r.place(s)
+	row := block{Stamp: now, rows: contract.AppendRow(nil, s), count: Counts{1, uint64(values(s))}}
 	r.keepPulses(s)
-	var now urgent
-	now.faults, now.open = r.faultsOf(s)
-	if changes := r.changes(s); len(changes) > 0 {
-		now.event = &event{row, changes}
-		err := r.commit(blocks, &now)
-		if err != nil {
-			// The row goes the ordinary way. The contact still counts as unchanged, so its next poll is the event; and so
-			// does the device's state.
-			r.add(row)
-		}
-		return err
+	u := r.urgentOf(s, row)
+	if u.event == nil {
+		r.add(row)
 	}
-	r.add(row)
-	if len(now.faults) > 0 {
-		return r.commit(blocks, &now)
+	isUrgent := u.event != nil || len(u.faults) > 0
+	if isUrgent {
+		r.urgent = append(r.urgent, u)
 	}
-	if size(r.held)+size(r.pending) > leafBytes {
-		return r.commit(leaves, nil)
+	r.trim()
+	switch {
+	case r.refused != nil && isUrgent:
+		return r.commitUrgent()
+	case r.refused != nil: // tried again at the next sync interval
+		return nil
+	case isUrgent, r.told.news(now):
+		return r.commit(blocks)
+	case size(r.held)+size(r.pending) > leafBytes:
+		return r.commit(leaves)
 	}
 	return nil
 }
 
-// keepPulses takes the counts that pulse counters have come to, to be committed with the row that tells them.
+// place puts the sample's times on the clock's present time line: they were taken down a moment ago, and the clock may
+// have jumped since.
+func (r *Recorder) place(s drivers.Sample) (drivers.Sample, contract.Stamp) {
+	for {
+		before := time.Now()
+		stamp := r.clock()
+		now := time.Now()
+		if jumped(before, now) {
+			continue // in between: nobody knows on which side the stamp is
+		}
+		s.At, s.Down = Present(s.At, now), Present(s.Down, now)
+		return s, stamp
+	}
+}
+
+// jumped says whether the wall clock has jumped from one moment to another. Without a monotonic part of both it has not.
+func jumped(a, b time.Time) bool {
+	by := b.Round(0).Sub(a.Round(0)) - b.Sub(a)
+	return by <= -ms(stepMs) || by >= ms(stepMs)
+}
+
+// Present is t, straight from time.Now, by the clock as it is now, which may have jumped since. The zero time stays.
+func Present(t, now time.Time) time.Time {
+	if !jumped(t, now) {
+		return t
+	}
+	return now.Add(-now.Sub(t))
+}
+
+// keepPulses takes the counts that pulse counters have come to, to be committed with the row that tells them, or before
+// it while the disk is full.
 func (r *Recorder) keepPulses(s drivers.Sample) {
 	for _, p := range r.counters[s.Device] {
 		for _, reading := range s.Readings {
@@ -287,14 +344,23 @@ func (r *Recorder) Pulses() map[string]map[string]uint64 {
 }
 
 func (r *Recorder) add(row block) {
-	if n := len(r.pending); n > 0 && continues(r.pending[n-1].Stamp, row.Stamp) {
+	if n := len(r.pending); n > 0 && continues(r.pending[n-1].Stamp, row.Stamp) && len(r.pending[n-1].rows)+len(row.rows) < blockBytes {
 		last := &r.pending[n-1]
 		last.Stamp = row.Stamp
 		last.rows = append(append(last.rows, ','), row.rows...)
-		last.readings += row.readings
+		last.count.add(row.count)
 		return
 	}
 	r.pending = append(r.pending, row)
+}
+
+// continues says whether the times of both stamps are on one line, so that one offset repairs them.
+func continues(a, b contract.Stamp) bool {
+	if a.Clock != b.Clock || a.Boot != b.Boot {
+		return false
+	}
+	step := (b.At - b.Mono) - (a.At - a.Mono)
+	return a.Boot == "" || -stepMs < step && step < stepMs
 }
 
 func size(list []block) (n int) {
@@ -312,86 +378,200 @@ const (
 	leaves form = true
 )
 
-// commit writes what is pending, and what is urgent if there is anything, in one transaction with the counters. A full disk
-// leaves everything in memory for the next try, and is logged when it begins and ends.
-func (r *Recorder) commit(as form, now *urgent) error {
-	if len(r.held)+len(r.pending) >= buffer.MaxBlocks {
+// batch is what one Commit writes. Much that waits takes several: a leaf must fit a message, and Badger bounds a
+// transaction.
+type batch struct {
+	as     form
+	fix    *contract.ClockFix
+	gap    bool // told of what was lost
+	urgent int  // so many of Recorder.urgent
+	blocks int  // so many of Recorder.pending
+}
+
+// commit writes all that waits: what is urgent, then rows, with the counters of what is written. A full disk leaves what
+// is left in memory for the next try, and is logged when it begins and ends.
+func (r *Recorder) commit(as form) error {
+	if len(r.held)+len(r.pending) >= buffer.MaxBlocks || size(r.held)+size(r.pending) > leafBytes {
 		as = leaves
 	}
-	if len(r.pending) == 0 && now == nil && (as == blocks || len(r.held) == 0) {
-		return nil
+	if r.refused != nil {
+		if err := r.commitUrgent(); err != nil { // small as it is, it has a chance where rows have none; and the other way round
+			if errors.Is(err, buffer.ErrFailed) {
+				return err
+			}
+			return errors.Join(err, r.commitRows(as))
+		}
 	}
-	contacts := r.contacts
-	err := r.store.Commit(func(tx *buffer.Tx) (err error) {
-		if as == leaves {
-			err = r.appendData(tx)
+	for {
+		now := r.clock()
+		b := batch{as: as, fix: r.told.fix(now), gap: r.lost.any(), urgent: r.urgentBatch()}
+		if b.urgent < len(r.urgent) {
+			b.as = blocks
 		} else {
-			for _, b := range r.pending {
+			b.blocks = r.rowBatch(as)
+		}
+		if b.empty(r) {
+			r.settled(as)
+			return nil
+		}
+		if err := r.commitBatch(b, now); err != nil {
+			return err
+		}
+	}
+}
+
+// commitUrgent writes what is urgent and leaves rows for later.
+func (r *Recorder) commitUrgent() error {
+	for len(r.urgent) > 0 {
+		now := r.clock()
+		if err := r.commitBatch(batch{fix: r.told.fix(now), gap: r.lost.any(), urgent: r.urgentBatch()}, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commitRows writes rows and leaves what is urgent for later.
+func (r *Recorder) commitRows(as form) error {
+	for {
+		b := batch{as: as, blocks: r.rowBatch(as)}
+		if b.empty(r) {
+			return nil
+		}
+		if err := r.commitBatch(b, r.clock()); err != nil {
+			return err
+		}
+	}
+}
+
+func (b batch) empty(r *Recorder) bool {
+	return b.fix == nil && !b.gap && b.urgent+b.blocks == 0 && (b.as == blocks || len(r.held) == 0)
+}
+
+// rowBatch is how many blocks of pending rows go with the next Commit.
+func (r *Recorder) rowBatch(as form) (n int) {
+	if as == blocks {
+		return len(r.pending)
+	}
+	bytes := size(r.held)
+	for n < len(r.pending) && (bytes == 0 || bytes+len(r.pending[n].rows) <= leafBytes+blockBytes) {
+		bytes += len(r.pending[n].rows)
+		n++
+	}
+	return n
+}
+
+func (r *Recorder) commitBatch(b batch, now contract.Stamp) error {
+	rows, urgent := r.pending[:b.blocks], r.urgent[:b.urgent]
+	var added Counts
+	for _, row := range rows {
+		added.add(row.count)
+	}
+	for _, u := range urgent {
+		if u.event != nil {
+			added.add(u.event.count)
+		}
+	}
+	counts, told := r.counts, r.told
+	counts.add(added)
+	if b.fix != nil || !told.news(now) { // else the clock leaf is still due
+		told = told.after(now)
+	}
+	err := r.write(func(tx *buffer.Tx) (err error) {
+		if b.fix != nil {
+			_, err = appendDocument(tx, r.epoch, contract.KindClock, now, b.fix)
+		}
+		for _, u := range urgent {
+			err = errors.Join(err, r.appendUrgent(tx, u))
+		}
+		if b.as == leaves {
+			err = errors.Join(err, r.appendData(tx, rows))
+		} else {
+			for _, b := range rows {
 				err = errors.Join(err, tx.Hold(b.encode()))
 			}
 		}
-		if now != nil && now.event != nil {
-			contacts = now.event.apply(r.contacts)
-			err = errors.Join(err, r.appendEvent(tx, now.event), setState(tx, stateContacts, contacts))
-		}
-		if now != nil && len(now.faults) > 0 {
-			for _, f := range now.faults {
-				err = errors.Join(err, r.appendFault(tx, f, r.clock()))
-			}
-			err = errors.Join(err, setState(tx, stateFaults, now.open))
+		if b.gap {
+			_, gapErr := appendDocument(tx, r.epoch, contract.KindGap, now, r.lost.gap(now))
+			err = errors.Join(err, gapErr)
 		}
 		if r.pulsed {
 			err = errors.Join(err, setState(tx, statePulses, r.pulses))
 		}
-		return errors.Join(err, setState(tx, stateCounts, r.counts))
-	})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err != nil {
-		if r.stats.Err == nil {
-			r.log.Error("journal does not take readings", "err", err)
+		if now.Boot != "" && (b.as == leaves || !told.same(r.told)) {
+			err = errors.Join(err, setState(tx, stateClock, told))
 		}
-		r.stats.Err = err
+		if b.as == leaves {
+			err = errors.Join(err, r.keepWear(tx))
+		}
+		return errors.Join(err, setState(tx, stateCounts, counts))
+	})
+	if err != nil {
+		r.refuse(err, b.as)
 		return err
 	}
-	if r.stats.Err != nil {
-		r.log.Info("journal takes readings again")
+	if b.gap {
+		r.log.Info("a gap leaf tells what was lost while the journal took no readings", "readings", r.lost.total().Readings)
+		r.lost = loss{}
 	}
-	for _, b := range r.pending {
-		r.stats.AtRisk -= b.readings
-	}
-	if now != nil {
-		if now.event != nil {
-			r.stats.AtRisk -= now.event.readings
-		}
-		r.faults = now.open
-	}
-	r.pulsed = false
-	r.stats.Counts, r.stats.LastCommit, r.stats.Err = r.counts, time.Now(), nil
-	r.contacts = contacts
-	if as == leaves {
+	r.counts, r.told, r.pulsed = counts, told, false
+	if b.as == leaves {
 		r.held = nil
 	} else {
-		r.held = append(r.held, r.pending...)
+		for _, row := range rows {
+			row.count = Counts{}
+			r.held = append(r.held, row)
+		}
 	}
-	r.pending = nil
+	r.pending, r.urgent = slices.Clone(r.pending[b.blocks:]), slices.Clone(r.urgent[b.urgent:])
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats.AtRisk -= int(added.Readings)
+	r.stats.Counts, r.stats.LastCommit = counts, time.Now()
+	if b.as == leaves {
+		r.stats.Growth = r.wear.grew(mark{time.Now(), r.store.Size(), r.store.Appended()})
+	}
 	return nil
 }
 
-// appendData makes leaves of held and pending rows, one for each time line, and releases the held blocks.
-func (r *Recorder) appendData(tx *buffer.Tx) error {
+// refuse notes that the journal did not take a Commit.
+func (r *Recorder) refuse(err error, as form) {
+	if r.refused == nil {
+		r.log.Error("journal does not take readings: they wait in memory", "err", err)
+	}
+	r.refusal = as || r.refused != nil && r.refusal // leaves, once one was refused
+	r.refused = err
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats.Err = err
+}
+
+// settled notes that nothing waits any more. Blocks say nothing of whether a leaf, which takes more, would go as well.
+func (r *Recorder) settled(as form) {
+	if r.refused == nil || r.refusal == leaves && as == blocks {
+		return
+	}
+	r.refused = nil
+	r.log.Info("journal takes readings again")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats.Err = nil
+}
+
+// appendData makes leaves of held and further rows, one for each time line, and releases the held blocks.
+func (r *Recorder) appendData(tx *buffer.Tx, rows []block) error {
 	tx.Release()
-	all := slices.Concat(r.held, r.pending)
+	all := slices.Concat(r.held, rows)
 	for len(all) > 0 {
 		end := 1
 		for end < len(all) && continues(all[end-1].Stamp, all[end].Stamp) {
 			end++
 		}
-		var rows [][]byte
+		var texts [][]byte
 		for _, b := range all[:end] {
-			rows = append(rows, b.rows)
+			texts = append(texts, b.rows)
 		}
-		leaf := contract.AppendRows(nil, r.header(tx, contract.KindData, all[end-1].Stamp), bytes.Join(rows, []byte(",")))
+		leaf := contract.AppendRows(nil, r.header(tx, contract.KindData, all[end-1].Stamp), bytes.Join(texts, []byte(",")))
 		if _, err := tx.Append(buffer.Class(contract.KindData.Class()), leaf); err != nil {
 			return err
 		}

@@ -164,7 +164,7 @@ func TestBlocksOfAnEarlierRun(t *testing.T) {
 		if err := r.take(sampleAt("bin-001", time.UnixMilli(int64(1000+i)), uint64(i), false)); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.commit(blocks, nil); err != nil {
+		if err := r.commit(blocks); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -322,7 +322,7 @@ func TestClockStepSplitsLeaves(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.commit(leaves, nil); err != nil {
+	if err := r.commit(leaves); err != nil {
 		t.Fatal(err)
 	}
 	l := leavesIn(t, store)
@@ -344,6 +344,7 @@ func TestFailedStoreEndsRun(t *testing.T) {
 	g := startRig(t, dir, synced)
 	g.store.Close() // what a vanished disk looks like
 	g.record(sampleAt("bin-001", time.UnixMilli(1), 1, true))
+	g.record(sampleAt("bin-001", time.UnixMilli(2), 1, true))
 	select {
 	case err := <-g.done:
 		if !errors.Is(err, buffer.ErrFailed) {
@@ -352,7 +353,7 @@ func TestFailedStoreEndsRun(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("Run goes on without a journal")
 	}
-	if s := g.rec.Stats(); s.Rows != 0 || s.AtRisk != 2 || s.Err == nil {
+	if s := g.rec.Stats(); s.Rows != 0 || s.AtRisk != 4 || s.Err == nil {
 		t.Errorf("stats %+v", s)
 	}
 	g.stop()

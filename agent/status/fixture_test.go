@@ -66,14 +66,18 @@ func testLift() Device {
 		point("fault", "设施故障", "facility fault", "1", drivers.Bool(false), true))
 }
 
+func ahead(ms int64) *int64 { return &ms }
+
 func emptySnapshot() Snapshot {
 	return Snapshot{
 		Now: testNow, Version: "1.2.3", StartedAt: testNow.Add(-50 * time.Hour), Gateway: "hub-0042", Site: "示范小区",
-		Epoch: "20260303T072640Z-5f3a", Clock: "ok",
+		Epoch: "20260303T072640Z-5f3a", Clock: "ok", ClockFacts: ClockFacts{Since: testNow.Add(-50 * time.Hour), AheadMs: ahead(-120)},
 		Journal: Journal{
 			Leaves: 3127, Readings: 1482310, AtRisk: 12, SyncIntervalMs: 2000, LastCommit: testNow.Add(-time.Second),
-			DiskUsed: 61_400_000, DiskFree: 1_830_000_000,
+			DiskUsed: 61_400_000, DiskFree: 1_830_000_000, Quota: 512_000_000, RoomSeconds: 8.64e6,
+			Written: 1_312_000_000, WrittenADay: 227_400_000, WriteRatio: 7.12,
 		},
+		Card: Card{Device: "mmcblk1", Kind: CardEMMC, Model: "AJTD4R", LifeUsed: 20, Reserve: ReserveNormal},
 		Uplink: Uplink{
 			State: LinkOnline, Broker: "mqtts://platform.example:8883", Since: testNow.Add(-5 * time.Hour), Acknowledged: 3126,
 			Waiting: 1, OldestWaiting: testNow.Add(-4 * time.Second), LastAck: testNow.Add(-20 * time.Second), Published: 3130,
@@ -116,6 +120,10 @@ func troubledSnapshot() Snapshot {
 	weight := &s.Devices[2].Points[3]
 	weight.Quality, weight.Why = drivers.Suspect, ""
 	s.Devices[14].Points[0].Value = drivers.Bool(true)
+	s.Journal.Volatile = true
+	s.Card = Card{Device: "mmcblk0", Kind: CardSD, Model: "SC32G", Endurance: 10e12, YearsLeft: 0.4}
+	s.Journal.Lost = 1310
+	s.Clock, s.ClockFacts = "step", ClockFacts{Since: testNow.Add(-20 * time.Second), JumpedAt: testNow.Add(-20 * time.Second), JumpedByMs: 7 * 86_400_000, AheadMs: ahead(2300)}
 	s.Uplink = Uplink{
 		State: LinkOffline, Broker: "mqtts://platform.example:8883", Since: testNow.Add(-42 * time.Minute), Acknowledged: 3084,
 		Waiting: 43, OldestWaiting: testNow.Add(-43 * time.Minute), LastAck: testNow.Add(-43 * time.Minute), Connects: 2,
@@ -128,7 +136,7 @@ func troubledSnapshot() Snapshot {
 func freshSnapshot() Snapshot {
 	s := goodSnapshot()
 	s.StartedAt = testNow.Add(-900 * time.Millisecond)
-	s.Clock = "unsync"
+	s.Clock, s.ClockFacts = "unsync", ClockFacts{Since: s.StartedAt, Doubt: "kernel"}
 	for i := range s.Devices {
 		d := &s.Devices[i]
 		d.Polls, d.Failures = 0, 0
@@ -136,7 +144,8 @@ func freshSnapshot() Snapshot {
 			d.Points[j] = Point{Name: p.Name, Title: p.Title, Unit: p.Unit, Headline: p.Headline, Bool: p.Bool}
 		}
 	}
-	s.Journal = Journal{SyncIntervalMs: 2000, DiskUsed: 1_200_000, DiskFree: 1_890_000_000}
+	s.Journal = Journal{SyncIntervalMs: 2000, DiskUsed: 1_200_000, DiskFree: 1_890_000_000, Quota: 756_000_000, Written: 3_100_000}
+	s.Card = Card{Device: "vda", Kind: CardDisk}
 	s.Uplink = Uplink{State: LinkOffline, Broker: "mqtts://platform.example:8883", Since: s.StartedAt}
 	return s
 }

@@ -92,6 +92,16 @@ func (l *language) span(d time.Duration) string {
 	return l.Say("time.days", int(d.Hours()/24))
 }
 
+const year = 8766 * time.Hour
+
+// long is span for what may last years.
+func (l *language) long(d time.Duration) string {
+	if d < 2*year {
+		return l.span(d)
+	}
+	return l.Say("time.years", int(d/year))
+}
+
 // ago is how long before now t was, in words.
 func (l *language) ago(now, t time.Time) string {
 	switch age := now.Sub(t); {
@@ -124,7 +134,10 @@ func (l *language) clock(now, t time.Time) string {
 // size is a number of bytes in words.
 func (l *language) size(bytes int64) string {
 	unit, scale := "MB", 1e6
-	if bytes >= 1e9 {
+	switch {
+	case bytes >= 1e12:
+		unit, scale = "TB", 1e12
+	case bytes >= 1e9:
 		unit, scale = "GB", 1e9
 	}
 	return strconv.FormatFloat(float64(bytes)/scale, 'f', 1, 64) + " " + unit

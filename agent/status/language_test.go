@@ -103,6 +103,12 @@ func TestEveryStateHasItsWord(t *testing.T) {
 	for _, s := range []LinkState{LinkOff, LinkOffline, LinkSilent, LinkOnline} {
 		keys = append(keys, "link."+string(s))
 	}
+	for _, k := range []CardKind{CardEMMC, CardSD, CardDisk} {
+		keys = append(keys, "card."+string(k))
+	}
+	for _, r := range []Reserve{ReserveNormal, ReserveWarning, ReserveUrgent} {
+		keys = append(keys, "card.reserve."+string(r))
+	}
 	for _, c := range []string{"ok", "unsync", "step"} {
 		keys = append(keys, "clock."+c)
 	}
@@ -126,6 +132,34 @@ func TestEveryStateHasItsWord(t *testing.T) {
 					t.Errorf("page %s in %s has %q", name, l.Code, wrong)
 				}
 			}
+		}
+	}
+}
+
+func TestCardInWords(t *testing.T) {
+	for _, c := range []struct {
+		card   Card
+		zh, en string
+		worn   bool
+	}{
+		{Card{}, "未知", "not known", false},
+		{Card{Device: "vda", Kind: CardDisk}, "vda：不报告磨损程度；在配置里写上 journal.card_endurance 即可估算", "vda: it does not tell how worn it is; give journal.card_endurance for an estimate", false},
+		{Card{Device: "mmcblk1", Kind: CardEMMC, LifeUsed: 10, Reserve: ReserveNormal}, "mmcblk1（eMMC）：寿命已用 0% 至 10%，备用块正常", "mmcblk1 (eMMC): 0–10 % of its life used, spare blocks in order", false},
+		{Card{Device: "mmcblk1", Kind: CardEMMC, LifeUsed: 110, Reserve: ReserveUrgent}, "mmcblk1（eMMC）：已超出设计寿命，备用块已用 90%", "mmcblk1 (eMMC): beyond the life it was made for, 90 % of its spare blocks used", true},
+		{Card{Device: "mmcblk1", Kind: CardEMMC, LifeUsed: 50, Reserve: ReserveWarning}, "mmcblk1（eMMC）：寿命已用 40% 至 50%，备用块已用 80%", "mmcblk1 (eMMC): 40–50 % of its life used, 80 % of its spare blocks used", true},
+		{Card{Device: "mmcblk0", Kind: CardSD, Endurance: 10e12}, "mmcblk0（SD 卡）：额定写入 10.0 TB，运行 1 小时后可估算剩余年限", "mmcblk0 (SD card): rated 10.0 TB; the years left are known after an hour", false},
+		{Card{Device: "mmcblk0", Kind: CardSD, Endurance: 10e12, YearsLeft: 121.8}, "mmcblk0（SD 卡）：按网关自身的写入量，还可用约 121 年（额定写入 10.0 TB）", "mmcblk0 (SD card): about 121 years left of the rated 10.0 TB, by what the agent writes", false},
+		{Card{Device: "mmcblk0", Kind: CardSD, Endurance: 1e11, YearsLeft: 0.01}, "mmcblk0（SD 卡）：按网关自身的写入量，还可用约 3 天（额定写入 100.0 GB）", "mmcblk0 (SD card): about 3 days left of the rated 100.0 GB, by what the agent writes", true},
+		{Card{Device: "x", Kind: CardSD, Endurance: 1e15, YearsLeft: 1e300}, "x（SD 卡）：按网关自身的写入量，还可用约 200 年（额定写入 1000.0 TB）", "x (SD card): about 200 years left of the rated 1000.0 TB, by what the agent writes", false},
+	} {
+		if got := languages()[0].card(c.card); got != c.zh {
+			t.Errorf("got %q, want %q", got, c.zh)
+		}
+		if got := languages()[1].card(c.card); got != c.en {
+			t.Errorf("got %q, want %q", got, c.en)
+		}
+		if c.card.worn() != c.worn {
+			t.Errorf("%+v: worn is %v", c.card, c.card.worn())
 		}
 	}
 }

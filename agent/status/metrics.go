@@ -18,6 +18,11 @@ func metrics(s Snapshot) []byte {
 	e.one("hubagent_start_time_seconds", "gauge", "When the agent started, Unix time.", unix(s.StartedAt))
 	e.one("hubagent_clock_synchronised", "gauge", "1 if the clock is known to be right.", truth(s.Clock == "ok"))
 
+	e.one("hubagent_clock_jumped", "gauge", "1 if the clock has just jumped, though it is synchronised.", truth(s.Clock == "step"))
+	if ahead := s.ClockFacts.AheadMs; ahead != nil {
+		e.one("hubagent_clock_ahead_seconds", "gauge", "By how much the clock is ahead of the platform's; absent if that is not known.", float64(*ahead)/1000)
+	}
+
 	e.family("hubagent_poll_total", "counter", "Polls since start.")
 	for _, d := range s.Devices {
 		e.sample(float64(d.Polls), "device", d.Name)
@@ -54,9 +59,22 @@ func metrics(s Snapshot) []byte {
 	e.one("hubagent_journal_leaves", "gauge", "Leaves in the journal's epoch.", float64(j.Leaves))
 	e.one("hubagent_journal_readings", "gauge", "Readings in the journal's epoch.", float64(j.Readings))
 	e.one("hubagent_journal_at_risk_readings", "gauge", "Readings polled and not on disk yet.", float64(j.AtRisk))
+	e.one("hubagent_journal_lost_readings_total", "counter", "Readings lost since start, because neither disk nor memory had room.", float64(j.Lost))
 	e.sometimes("hubagent_journal_last_commit_time_seconds", "When readings were last written, Unix time.", j.LastCommit)
 	e.one("hubagent_journal_bytes", "gauge", "Disk space the journal takes.", float64(j.DiskUsed))
 	e.one("hubagent_journal_free_bytes", "gauge", "Disk space left for the agent.", float64(j.DiskFree))
+
+	e.one("hubagent_journal_quota_bytes", "gauge", "Most disk space the journal may take.", float64(j.Quota))
+	e.known("hubagent_journal_room_seconds", "gauge", "Until readings have to go that the platform does not have; absent until known.", j.RoomSeconds)
+	e.known("hubagent_disk_written_bytes_total", "counter", "Written by the agent since the journal was begun, as the kernel counts; absent if it does not.", float64(j.Written))
+	e.known("hubagent_disk_written_bytes_per_day", "gauge", "Written in a day; absent until known.", j.WrittenADay)
+	e.known("hubagent_disk_write_ratio", "gauge", "Bytes written for each byte of a compressed leaf; absent until known.", j.WriteRatio)
+	e.known("hubagent_card_life_used_ratio", "gauge", "Share of its life that the card says is used, upper end of its step; absent if it does not say.", float64(s.Card.LifeUsed)/100)
+	e.family("hubagent_card_reserve", "gauge", "State of the card's spare blocks: always 1, with the state as a label; absent if it does not say.")
+	if s.Card.Reserve != "" {
+		e.sample(1, "state", string(s.Card.Reserve))
+	}
+	e.known("hubagent_card_years_left", "gauge", "Of the card's rated endurance, at the rate the agent writes; absent until known.", s.Card.YearsLeft)
 
 	u := s.Uplink
 	e.one("hubagent_uplink_connected", "gauge", "1 if a broker accepts the connection.", truth(u.State == LinkOnline || u.State == LinkSilent))
@@ -109,6 +127,14 @@ func (e *exposition) sample(v float64, labels ...string) {
 func (e *exposition) one(name, kind, help string, v float64) {
 	e.family(name, kind, help)
 	e.sample(v)
+}
+
+// known is a value that is absent while it is 0, which means that it is not known.
+func (e *exposition) known(name, kind, help string, v float64) {
+	e.family(name, kind, help)
+	if v != 0 {
+		e.sample(v)
+	}
 }
 
 // sometimes is a time that is absent when it has never come.

@@ -5,6 +5,8 @@ import (
 	"html/template"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"hubagent/config"
 )
@@ -126,23 +128,91 @@ func (l *language) storage(s Snapshot) []fact {
 	}
 	add("storage.readings", l.Say("storage.count", grouped(strconv.FormatUint(j.Readings, 10))))
 	atRisk := l.Say("storage.count", grouped(strconv.Itoa(j.AtRisk)))
-	add("storage.at_risk", l.Say("storage.at_most", atRisk, seconds(j.SyncIntervalMs)))
+	if j.Error == "" {
+		atRisk = l.Say("storage.at_most", atRisk, seconds(j.SyncIntervalMs))
+	}
+	add("storage.at_risk", atRisk)
+	if j.Lost > 0 {
+		add("storage.lost", l.Say("storage.count", grouped(strconv.FormatUint(j.Lost, 10))))
+	}
 	add("storage.commit", l.ago(s.Now, j.LastCommit))
-	add("storage.used", l.size(j.DiskUsed))
+	used := l.size(j.DiskUsed)
+	if j.Quota > 0 {
+		used = l.Say("storage.quota", used, l.size(j.Quota))
+	}
+	add("storage.used", used)
 	add("storage.free", l.size(j.DiskFree))
+	room := l.Say("storage.unknown")
+	if j.RoomSeconds > 0 {
+		room = l.Say("storage.about", l.long(time.Duration(j.RoomSeconds*float64(time.Second))))
+	}
+	if s.Uplink.State == LinkOff {
+		add("storage.keeps", room)
+	} else {
+		add("storage.room", room)
+	}
+	switch {
+	case j.Written == 0:
+		add("storage.written", l.Say("storage.uncounted"))
+	case j.WrittenADay == 0:
+		add("storage.written", l.Say("storage.so_far", l.size(j.Written)))
+	default:
+		ratio := strconv.FormatFloat(j.WriteRatio, 'f', 1, 64)
+		add("storage.written", l.Say("storage.rate", l.size(j.Written), l.size(int64(j.WrittenADay)), ratio))
+	}
+	add("storage.card", l.card(s.Card))
 	return facts
 }
 
+// card is what is known of a device's life.
+func (l *language) card(c Card) string {
+	if c.Kind == "" {
+		return l.Say("card.unknown")
+	}
+	name := l.Say("card."+string(c.Kind), c.Device)
+	var said []string
+	switch {
+	case c.LifeUsed > 100:
+		said = append(said, l.Say("card.beyond"))
+	case c.LifeUsed > 0:
+		said = append(said, l.Say("card.used", c.LifeUsed-10, c.LifeUsed))
+	}
+	if c.Reserve != "" {
+		said = append(said, l.Say("card.reserve."+string(c.Reserve)))
+	}
+	switch {
+	case c.YearsLeft > 0:
+		said = append(said, l.Say("card.left", l.long(time.Duration(min(c.YearsLeft, 200)*float64(year))), l.size(c.Endurance)))
+	case c.Endurance > 0 && c.LifeUsed == 0:
+		said = append(said, l.Say("card.later", l.size(c.Endurance)))
+	case len(said) == 0:
+		said = append(said, l.Say("card.silent"))
+	}
+	return name + l.Say("card.colon") + strings.Join(said, l.Say("card.separator"))
+}
+
 func (l *language) about(s Snapshot) []fact {
-	return []fact{
+	f := s.ClockFacts
+	clock := l.known("clock."+s.Clock, s.Clock)
+	if !f.Since.IsZero() {
+		clock += l.since(s, f.Since)
+	}
+	facts := []fact{
 		{l.Say("about.gateway"), s.Gateway, "code"},
 		{Title: l.Say("about.site"), Text: s.Site},
 		{l.Say("about.epoch"), s.Epoch, "code"},
 		{l.Say("about.version"), s.Version, "code"},
 		{Title: l.Say("about.started"), Text: l.ago(s.Now, s.StartedAt)},
-		{Title: l.Say("about.clock"), Text: l.known("clock."+s.Clock, s.Clock)},
+		{Title: l.Say("about.clock"), Text: clock},
 		{Title: l.Say("about.now"), Text: s.Now.Format("2006-01-02 15:04:05 -07:00")},
 	}
+	if f.AheadMs != nil {
+		facts = append(facts, fact{Title: l.Say("about.platform_time"), Text: l.ahead(*f.AheadMs)})
+	}
+	if !f.JumpedAt.IsZero() {
+		facts = append(facts, fact{Title: l.Say("about.jump"), Text: l.Say("clock.moved", l.moved(f.JumpedByMs), l.ago(s.Now, f.JumpedAt))})
+	}
+	return facts
 }
 
 // seconds writes milliseconds as seconds, with a fraction only when there is one.

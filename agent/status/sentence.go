@@ -39,18 +39,62 @@ func (l *language) sentences(s Snapshot, devices []device) []sentence {
 	all = append(all, l.deviceSentences(s, devices)...)
 	all = append(all, l.uplinkSentences(s)...)
 	all = append(all, l.flawSentences(devices)...)
-	if s.Clock == "unsync" {
-		all = append(all, sentence{Level: warn, Before: l.Say("state.clock")})
-	}
+	all = append(all, l.clockSentences(s)...)
 	slices.SortStableFunc(all, func(a, b sentence) int { return cmp.Compare(b.Level, a.Level) })
 	return all
 }
 
 func (l *language) journalSentences(s Snapshot) []sentence {
-	if s.Journal.Error == "" {
-		return nil
+	var all []sentence
+	if s.Journal.Error != "" {
+		say := sentence{Level: warn, Before: l.count("state.journal", s.Journal.AtRisk), Code: s.Journal.Error}
+		if s.Journal.Lost > 0 {
+			say.Level, say.Before = bad, l.count("state.losing", int(s.Journal.Lost))
+		}
+		all = append(all, say)
 	}
-	return []sentence{{Level: bad, Before: l.Say("state.journal"), Code: s.Journal.Error}}
+	if s.Journal.Volatile {
+		all = append(all, sentence{Level: warn, Before: l.Say("state.volatile")})
+	}
+	if s.Card.worn() {
+		all = append(all, sentence{Level: warn, Before: l.Say("state.worn")})
+	}
+	return all
+}
+
+func (l *language) clockSentences(s Snapshot) []sentence {
+	f := s.ClockFacts
+	switch {
+	case s.Clock == "unsync" && f.Doubt == "platform" && f.AheadMs != nil:
+		return []sentence{{Level: warn, Before: l.Say("state.clock.platform", l.ahead(*f.AheadMs))}}
+	case s.Clock == "unsync" && f.Doubt == "past":
+		return []sentence{{Level: warn, Before: l.Say("state.clock.past", s.Now.Format("2006-01-02 15:04"))}}
+	case s.Clock == "unsync":
+		return []sentence{{Level: warn, Before: l.Say("state.clock.kernel")}}
+	case s.Clock == "step":
+		return []sentence{{Level: wait, Before: l.Say("state.clock.step", l.moved(f.JumpedByMs))}}
+	}
+	return nil
+}
+
+// ahead is how far the clock is from another one, in words.
+func (l *language) ahead(ms int64) string {
+	switch d := time.Duration(ms) * time.Millisecond; {
+	case d >= time.Second:
+		return l.Say("clock.ahead", l.span(d))
+	case d <= -time.Second:
+		return l.Say("clock.behind", l.span(-d))
+	}
+	return l.Say("clock.equal")
+}
+
+// moved is by how much the clock was set, in words.
+func (l *language) moved(ms int64) string {
+	d := time.Duration(ms) * time.Millisecond
+	if d < 0 {
+		return l.Say("clock.back", l.span(-d))
+	}
+	return l.Say("clock.forward", l.span(d))
 }
 
 func (l *language) deviceSentences(s Snapshot, devices []device) (all []sentence) {
@@ -93,7 +137,10 @@ func (l *language) deviceSentences(s Snapshot, devices []device) (all []sentence
 func (l *language) uplinkSentences(s Snapshot) []sentence {
 	u := s.Uplink
 	waiting := l.Say("state.kept")
-	if u.Waiting > 0 {
+	switch {
+	case u.Waiting > 0 && u.OldestWaiting.IsZero():
+		waiting = l.count("state.waiting.undated", int(u.Waiting))
+	case u.Waiting > 0:
 		waiting = l.count("state.waiting", int(u.Waiting), l.clock(s.Now, u.OldestWaiting))
 	}
 	gap := l.Say("state.gap")
@@ -111,6 +158,9 @@ func (l *language) uplinkSentences(s Snapshot) []sentence {
 			return []sentence{{Level: wait, Before: l.Say("state.unanswered")}}
 		}
 		return []sentence{{Level: warn, Before: l.Say("state.quiet", l.span(quiet)) + gap + waiting}}
+	}
+	if u.Waiting > 0 && u.OldestWaiting.IsZero() {
+		return []sentence{{Before: l.count("state.catching_up.undated", int(u.Waiting))}}
 	}
 	if u.Waiting > 0 && s.Now.Sub(u.OldestWaiting) > behind {
 		return []sentence{{Before: l.count("state.catching_up", int(u.Waiting), l.clock(s.Now, u.OldestWaiting))}}

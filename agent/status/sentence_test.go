@@ -98,18 +98,40 @@ func TestStateInWords(t *testing.T) {
 			s.Clock = "unsync"
 			silence(&s.Devices[0], "timeout", 14*time.Minute)
 		},
-			"bad: 收不到 1号楼 智能垃圾桶（已 14 分钟）的读数。\nwarn: 网关时钟未校准，读数时间可能不准。请为网关设置校时服务器。\ngood: 其余 14 台设备正常。\ngood: 20 秒前已确认送达。",
-			"bad: No readings from 1号楼 智能垃圾桶 (for 14 min).\nwarn: The gateway's clock is not set: times of readings may be off. Give it a time server.\ngood: The other 14 devices report.\ngood: Platform confirmed 20 s ago."},
+			"bad: 收不到 1号楼 智能垃圾桶（已 14 分钟）的读数。\nwarn: 网关时钟未校准，读数时间要等校准后才能修正。请为网关设置校时服务器。\ngood: 其余 14 台设备正常。\ngood: 20 秒前已确认送达。",
+			"bad: No readings from 1号楼 智能垃圾桶 (for 14 min).\nwarn: The gateway's clock is not set: times of readings are put right once it is. Give it a time server.\ngood: The other 14 devices report.\ngood: Platform confirmed 20 s ago."},
+		{"clock jumped", func(s *Snapshot) { s.Clock, s.ClockFacts.JumpedByMs = "step", -3_600_000 },
+			"wait: 网关时钟刚被调慢 1 小时。\ngood: 15 台设备全部正常。\ngood: 20 秒前已确认送达。",
+			"wait: The gateway's clock was just set 1 h back.\ngood: All 15 devices report.\ngood: Platform confirmed 20 s ago."},
+		{"clock far from the platform's", func(s *Snapshot) {
+			s.Clock, s.ClockFacts.Doubt, s.ClockFacts.AheadMs = "unsync", "platform", ahead(3*86_400_000)
+		},
+			"warn: 网关时钟比平台快 3 天，不可信。请检查校时服务器。\ngood: 15 台设备全部正常。\ngood: 20 秒前已确认送达。",
+			"warn: The gateway's clock is 3 days ahead compared with the platform's: it is not believed. Check the time server.\ngood: All 15 devices report.\ngood: Platform confirmed 20 s ago."},
+		{"clock in the past", func(s *Snapshot) { s.Clock, s.ClockFacts.Doubt = "unsync", "past" },
+			"warn: 网关时钟是 2026-03-05 09:26，不可能这么早，不可信。请检查校时服务器和时钟电池。\ngood: 15 台设备全部正常。\ngood: 20 秒前已确认送达。",
+			"warn: The gateway's clock says 2026-03-05 09:26, earlier than it can be: it is not believed. Check the time server and the clock's battery.\ngood: All 15 devices report.\ngood: Platform confirmed 20 s ago."},
+		{"disk full, memory holds", func(s *Snapshot) { s.Journal.Error, s.Journal.AtRisk = "only 2 MB are free", 52_300 },
+			"warn: 数据日志无法写入，52,300 条读数暂存在内存里，还没有丢失。请尽快清理磁盘空间。\ngood: 15 台设备全部正常。\ngood: 20 秒前已确认送达。",
+			"warn: The journal cannot be written: 52,300 readings wait in memory, none is lost yet. Free space on the disk soon.\ngood: All 15 devices report.\ngood: Platform confirmed 20 s ago."},
+		{"waiting leaves of a boot whose clock was never set", func(s *Snapshot) {
+			offline(s, 4)
+			s.Uplink.OldestWaiting = time.Time{}
+		},
+			"warn: 与平台断开已 3 分钟。4 批读数待上传，都保存在网关里，恢复后自动补传。\ngood: 15 台设备全部正常。",
+			"warn: No connection to the platform for 3 min. 4 batches of readings wait to be sent. They are kept here and go out by themselves afterwards.\ngood: All 15 devices report."},
 		{"everything at once", func(s *Snapshot) {
 			*s = troubledSnapshot()
-			s.Journal.Error, s.Clock = "disk full", "unsync"
+			s.Journal.Error, s.Journal.Lost, s.Clock = "disk full", 42_000, "unsync"
 		},
-			"bad: 数据日志无法写入，新读数正在丢失。请马上联系安装人员。\n" +
+			"bad: 数据日志无法写入，内存也已放满：丢失了 42,000 条较早的读数。请马上清理磁盘空间，或联系安装人员。\n" +
 				"bad: 收不到 3号楼 总电表（已 14 分钟）的读数。\n" +
+				"warn: 数据日志放在内存里，一断电，平台还没收到的读数就会全部丢失。请把状态目录放到磁盘上。\n" +
+				"warn: 网关的存储快到寿命了，请在损坏之前更换。\n" +
 				"warn: 请留意：1号楼 电梯 故障。\n" +
 				"warn: 与平台断开已 42 分钟。43 批读数待上传，最早的是 08:43 的，都保存在网关里，恢复后自动补传。\n" +
 				"warn: 请留意：3号楼 智能垃圾桶 有读数存疑。\n" +
-				"warn: 网关时钟未校准，读数时间可能不准。请为网关设置校时服务器。\n" +
+				"warn: 网关时钟未校准，读数时间要等校准后才能修正。请为网关设置校时服务器。\n" +
 				"good: 其余 12 台设备正常。",
 			""},
 		{"fresh start", func(s *Snapshot) {

@@ -9,20 +9,31 @@ import (
 )
 
 // Snapshot is everything the page, the API and the metrics say, at one moment. The JSON form is /api/v1/status, where
-// a time that is zero, which means never, is left out. Times that come straight from time.Now give the right age even
-// when the clock has been set since.
+// a time that is zero, which means never, is left out. All times are by the present clock, also those of before it was
+// set.
 type Snapshot struct {
-	Now       time.Time `json:"now"` // in the time zone the page is to show
-	Version   string    `json:"version"`
-	StartedAt time.Time `json:"started_at,omitzero"`
-	Gateway   string    `json:"gateway"`
-	Site      string    `json:"site"`
-	Epoch     string    `json:"epoch"`
-	Clock     string    `json:"clock"` // ok, unsync, step
-	Buses     []Bus     `json:"buses"`
-	Devices   []Device  `json:"devices"`
-	Journal   Journal   `json:"journal"`
-	Uplink    Uplink    `json:"uplink"`
+	Now        time.Time  `json:"now"` // in the time zone the page is to show
+	Version    string     `json:"version"`
+	StartedAt  time.Time  `json:"started_at,omitzero"`
+	Gateway    string     `json:"gateway"`
+	Site       string     `json:"site"`
+	Epoch      string     `json:"epoch"`
+	Clock      string     `json:"clock"` // ok, unsync, step
+	ClockFacts ClockFacts `json:"clock_facts"`
+	Buses      []Bus      `json:"buses"`
+	Devices    []Device   `json:"devices"`
+	Journal    Journal    `json:"journal"`
+	Card       Card       `json:"card"`
+	Uplink     Uplink     `json:"uplink"`
+}
+
+// ClockFacts are what is known of the clock beside its state.
+type ClockFacts struct {
+	Since      time.Time `json:"since,omitzero"`        // of state and doubt as they are
+	Doubt      string    `json:"doubt"`                 // why the state is unsync: kernel, past, platform
+	AheadMs    *int64    `json:"ahead_ms"`              // of the platform's clock, the way of its message included; null: it said none
+	JumpedAt   time.Time `json:"jumped_at,omitzero"`    // last time since the agent's start, by the present clock
+	JumpedByMs int64     `json:"jumped_by_ms,omitzero"` // forward is positive
 }
 
 // Bus is one bus's use of its time.
@@ -80,11 +91,54 @@ type Journal struct {
 	Leaves         int64     `json:"leaves"`           // in this epoch
 	Readings       uint64    `json:"readings"`         // journaled in this epoch
 	AtRisk         int       `json:"at_risk"`          // readings polled and not on disk yet
+	Lost           uint64    `json:"lost"`             // readings lost since start, because neither disk nor memory had room
 	SyncIntervalMs int64     `json:"sync_interval_ms"` // longest time a reading is at risk
 	LastCommit     time.Time `json:"last_commit,omitzero"`
-	DiskUsed       int64     `json:"disk_used_bytes"` // blocks the journal takes
-	DiskFree       int64     `json:"disk_free_bytes"` // left for us on its file system
-	Error          string    `json:"error"`           // set when the journal takes no more readings
+	DiskUsed       int64     `json:"disk_used_bytes"`              // blocks the journal takes
+	DiskFree       int64     `json:"disk_free_bytes"`              // left for us on its file system
+	Quota          int64     `json:"quota_bytes"`                  // most that it may take; 0: none
+	RoomSeconds    float64   `json:"room_s,omitzero"`              // until readings have to go that the platform, if there is one, does not have; 0: not known yet
+	Volatile       bool      `json:"volatile"`                     // it is in memory and goes with the power
+	Written        int64     `json:"written_bytes"`                // by the agent to its disk since the journal was begun, as the kernel counts; 0: not known
+	WrittenADay    float64   `json:"written_bytes_a_day,omitzero"` // 0: not known yet
+	WriteRatio     float64   `json:"write_ratio,omitzero"`         // bytes written for each byte of a compressed leaf; 0: not known yet
+	Error          string    `json:"error"`                        // set while the journal takes no readings: they wait in memory
+}
+
+// Card is the device that holds the journal.
+type Card struct {
+	Device    string   `json:"device"`                     // as the kernel calls it; empty: not known
+	Kind      CardKind `json:"kind"`                       // empty: not known
+	Model     string   `json:"model"`                      // as it calls itself
+	LifeUsed  int      `json:"life_used_percent,omitzero"` // upper end of a step of 10 %, 110: beyond its life; 0: it does not say
+	Reserve   Reserve  `json:"reserve"`                    // of its spare blocks; empty: it does not say
+	Endurance int64    `json:"endurance_bytes,omitzero"`   // what its maker promises, from the config; 0: not given
+	YearsLeft float64  `json:"years_left,omitzero"`        // of Endurance, at the rate the agent writes; 0: not known
+}
+
+// CardKind is what a device is.
+type CardKind string
+
+// The kinds of device.
+const (
+	CardEMMC CardKind = "emmc"
+	CardSD   CardKind = "sd"
+	CardDisk CardKind = "disk"
+)
+
+// Reserve is the state of a device's spare blocks.
+type Reserve string
+
+// The states of spare blocks.
+const (
+	ReserveNormal  Reserve = "normal"
+	ReserveWarning Reserve = "warning" // 80 % are used
+	ReserveUrgent  Reserve = "urgent"  // 90 % are used
+)
+
+// worn says whether a device should be replaced soon: it says so itself, or is written nearly as much as was promised.
+func (c Card) worn() bool {
+	return c.LifeUsed >= 100 || c.Reserve == ReserveWarning || c.Reserve == ReserveUrgent || c.YearsLeft > 0 && c.YearsLeft < 0.5
 }
 
 // LinkState says how the gateway stands with the platform.

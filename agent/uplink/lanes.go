@@ -131,6 +131,9 @@ func (s *session) hear(payload []byte) {
 		s.u.o.Log.Warn("acknowledgement refused", "err", err)
 		return
 	}
+	if s.u.o.Hear != nil && a.At != 0 {
+		s.u.o.Hear(a.At)
+	}
 	if s.u.accept(a, !s.answered) {
 		s.fillNext = 0
 	}

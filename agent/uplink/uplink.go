@@ -28,7 +28,9 @@ type Options struct {
 	Store   *buffer.Store
 	Signer  note.Signer // the gateway's log key
 	Clock   func() contract.Stamp
-	AckTime time.Duration // a leaf without an acknowledgement may be sent again after this; 0: 30 s
+	Mend    func(n int64) bool // called once for a leaf that is damaged on disk: true when it can be read now; may be nil
+	AckTime time.Duration      // a leaf without an acknowledgement may be sent again after this; 0: 30 s
+	Hear    func(at int64)     // told the platform's time, in Unix milliseconds, whenever it says it; may be nil
 	Log     *slog.Logger
 }
 
@@ -42,7 +44,8 @@ type Stats struct {
 	RetryAt      time.Time // of the next attempt
 	Acknowledged int64     // leaves the platform has stored
 	Waiting      int64     // leaves it has not
-	// OldestWaiting is when the oldest of them was committed, by the clock of that time; zero when there is none.
+	// OldestWaiting is when the oldest of them was committed, by the present clock where it can be told; zero when there is
+	// none, and when its clock was not good and it is of an earlier boot.
 	OldestWaiting time.Time
 	LastAck       time.Time
 	Published     uint64 // leaves sent since start
@@ -58,6 +61,7 @@ type Uplink struct {
 	sent  contract.SeqSet // leaves published since start; owned by Run
 	saved time.Time       // when acked was last written to the store; owned by Run
 	dirty bool            // acked has changed since; owned by Run
+	said  bool            // that it cannot be written; owned by Run
 	holes contract.SeqSet // leaves that the journal holds damaged; owned by Run
 
 	mu    sync.Mutex
@@ -68,6 +72,24 @@ type Uplink struct {
 
 const stateAcked = "acked" // state record: contract.SeqSet
 
+// Acked is what the platform had acknowledged when a store was last told of it. Leaves acknowledged in the seconds before
+// it was closed can be missing.
+func Acked(store interface {
+	Get(name string) ([]byte, error)
+}) (acked contract.SeqSet, err error) {
+	raw, err := store.Get(stateAcked)
+	if errors.Is(err, buffer.ErrNotFound) {
+		return acked, nil
+	}
+	if err != nil {
+		return acked, err
+	}
+	if err := json.Unmarshal(raw, &acked); err != nil {
+		return acked, fmt.Errorf("state %q: %w", stateAcked, err)
+	}
+	return acked, nil
+}
+
 // saveInterval bounds how many leaves are sent again after a crash: only those acknowledged since the last save.
 const saveInterval = 10 * time.Second
 
@@ -77,14 +99,9 @@ func New(o Options) (*Uplink, error) {
 		o.AckTime = ackTime
 	}
 	u := &Uplink{o: o}
-	raw, err := o.Store.Get(stateAcked)
-	if err != nil && !errors.Is(err, buffer.ErrNotFound) {
+	var err error
+	if u.acked, err = Acked(o.Store); err != nil {
 		return nil, err
-	}
-	if err == nil {
-		if err := json.Unmarshal(raw, &u.acked); err != nil {
-			return nil, fmt.Errorf("state %q: %w", stateAcked, err)
-		}
 	}
 	gone, err := o.Store.Gone()
 	if err != nil {
@@ -131,17 +148,22 @@ func (u *Uplink) Stats() Stats {
 }
 
 // committedAt reads when a leaf was made from its header. A leaf that cannot be read gives no time here; sending it
-// gives the error.
+// gives the error. One of this boot is placed by the time since boot, whatever its clock said.
 func (u *Uplink) committedAt(n int64) time.Time {
 	leaf, err := u.o.Store.Leaf(n)
 	if err != nil {
 		return time.Time{}
 	}
-	l, err := contract.ParseLeaf(leaf.Data)
-	if err != nil {
+	var h contract.Header // the rows of a busy hub are megabytes once they are parsed
+	if err := json.Unmarshal(leaf.Data, &h); err != nil {
 		return time.Time{}
 	}
-	return time.UnixMilli(l.At)
+	now := u.o.Clock()
+	at, known := contract.RepairedTime(h.Stamp, h.At, []contract.ClockFix{{State: now.Clock, Boot: now.Boot, Mono: now.Mono, Offset: now.At - now.Mono}})
+	if !known {
+		return time.Time{}
+	}
+	return time.UnixMilli(at)
 }
 
 // stableTime is how long a connection must hold before the wait between attempts starts small again. Without it a
@@ -257,9 +279,10 @@ func (u *Uplink) saveAcked() {
 			return nil
 		})
 	}
-	if err != nil && !errors.Is(err, buffer.ErrFailed) { // the recorder reports a failed store
+	if err != nil && !u.said && !errors.Is(err, buffer.ErrFailed) { // the recorder reports a failed store
 		u.o.Log.Warn("cannot save what is acknowledged", "err", err)
 	}
+	u.said = err != nil
 	u.dirty, u.saved = err != nil, time.Now()
 }
 
@@ -287,19 +310,19 @@ func (u *Uplink) nextWaiting(n int64) int64 {
 	}
 }
 
-// leaf reads a leaf to send. One that is damaged on disk cannot be sent and must not keep back the others: it is said
-// once, and stays waiting. ok is false for it.
+// leaf reads a leaf to send. One that is damaged on disk and cannot be mended must not keep back the others: ok is false
+// for it.
 func (u *Uplink) leaf(n int64) (leaf buffer.Leaf, ok bool, err error) {
 	leaf, err = u.o.Store.Leaf(n)
-	if errors.Is(err, buffer.ErrDropped) { // meanwhile
-		return leaf, false, nil
-	}
 	var damage *buffer.DamageError
-	if errors.As(err, &damage) {
-		if !u.holes.Contains(n) {
-			u.holes.Add(n, n)
-			u.o.Log.Error("leaf cannot be sent", "seq", n, "err", err)
+	if errors.As(err, &damage) && !u.holes.Contains(n) {
+		u.holes.Add(n, n)
+		u.o.Log.Error("leaf is damaged", "seq", n, "err", err)
+		if u.o.Mend != nil && u.o.Mend(n) {
+			leaf, err = u.o.Store.Leaf(n)
 		}
+	}
+	if errors.As(err, &damage) || errors.Is(err, buffer.ErrDropped) {
 		return leaf, false, nil
 	}
 	if err != nil {

@@ -95,6 +95,8 @@ type gatewaySide struct {
 	signer note.Signer
 	public string
 	url    string
+	clock  func() contract.Stamp
+	heard  chan int64 // the newest time of the platform's
 }
 
 func newGateway(t *testing.T, url string) *gatewaySide {
@@ -106,7 +108,8 @@ func newGateway(t *testing.T, url string) *gatewaySide {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gatewaySide{t: t, dir: t.TempDir(), signer: signer, public: public, url: url}
+	g := &gatewaySide{t: t, dir: t.TempDir(), signer: signer, public: public, url: url, heard: make(chan int64, 1)}
+	g.clock = func() contract.Stamp { return contract.Stamp{At: time.Now().UnixMilli(), Clock: contract.ClockOK} }
 	t.Cleanup(g.crash)
 	return g
 }
@@ -123,7 +126,14 @@ func (g *gatewaySide) start() {
 			KeepAlive: 5 * time.Second, ReconnectMax: 100 * time.Millisecond,
 		},
 		Gateway: gateway, Epoch: epoch, Meta: "m", Store: g.store, Signer: g.signer,
-		Clock:   func() contract.Stamp { return contract.Stamp{At: time.Now().UnixMilli(), Clock: contract.ClockOK} },
+		Clock: g.clock,
+		Hear: func(at int64) {
+			select {
+			case <-g.heard:
+			default:
+			}
+			g.heard <- at
+		},
 		AckTime: 500 * time.Millisecond,
 		Log:     discard(),
 	})
@@ -406,5 +416,51 @@ func TestSilentBroker(t *testing.T) {
 	g.done <- nil
 	if d := time.Since(begin); d > 2*time.Second {
 		t.Errorf("took %v to end", d)
+	}
+}
+
+// The platform's time comes with its acknowledgements.
+func TestPlatformTime(t *testing.T) {
+	b := startBroker(t)
+	g := newGateway(t, "mqtt://"+b.address)
+	begin := time.Now().UnixMilli()
+	startPlatform(t, b, t.TempDir(), g.public, nil)
+	g.start()
+	select {
+	case at := <-g.heard:
+		if now := time.Now().UnixMilli(); at < begin || at > now {
+			t.Errorf("heard %d, it was between %d and %d", at, begin, now)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("nothing heard")
+	}
+}
+
+// The age of what waits is told by the present clock, also for leaves of before it was set; of a boot whose clock was
+// never set there is none.
+func TestOldestWaitingAcrossAJump(t *testing.T) {
+	g := newGateway(t, "mqtt://127.0.0.1:1") // nobody is there
+	const now = 1790842860000
+	g.clock = func() contract.Stamp {
+		return contract.Stamp{At: now, Clock: contract.ClockStep, Boot: "boot-2", Mono: 90_000}
+	}
+	g.start()
+	for _, c := range []struct {
+		boot string
+		want time.Time
+	}{{"boot-1", time.Time{}}, {"boot-2", time.UnixMilli(now - 60_000)}} {
+		n := g.store.Size()
+		err := g.store.Commit(func(tx *buffer.Tx) error {
+			h := contract.Header{Gateway: gateway, Epoch: epoch, Seq: n, Kind: contract.KindData, Stamp: contract.Stamp{At: 5000, Clock: contract.ClockUnsync, Boot: c.boot, Mono: 30_000}}
+			_, err := tx.Append('d', contract.AppendRows(nil, h, nil))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := g.uplink.Stats(); !s.OldestWaiting.Equal(c.want) || s.Waiting != 1 {
+			t.Errorf("%s: %+v, want %v", c.boot, s, c.want)
+		}
+		g.uplink.Gone([]buffer.Range{{First: n, End: n + 1}})
 	}
 }

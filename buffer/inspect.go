@@ -1,0 +1,215 @@
+package buffer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// inspect looks at Badger's files before Badger may touch them: it would cut off or delete what it does not understand,
+// and end the process on some damage. It reads what Badger replays and relies on - tables, logs of memtables,
+// the last value log -, not every value, so it takes milliseconds. A *DamageError says what is damaged. What a crash leaves is no damage.
+func (s *Store) inspect(key []byte) error {
+	dir := filepath.Join(s.dir, badgerDir)
+	damage := func(format string, a ...any) error { return &DamageError{s.dir, fmt.Sprintf(format, a...)} }
+	keys, err := s.openRegistry(key)
+	if err != nil {
+		return err
+	}
+	named, err := namedTables(dir)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !missing {
+		return damage("manifest: %v", err)
+	}
+	var files [3][]uint64
+	for i, ending := range []string{tableEnding, memtableEnding, valueLogEnding} {
+		if files[i], err = badgerFiles(dir, ending); err != nil {
+			return fmt.Errorf("cannot look at journal: %w", err)
+		}
+	}
+	tables, memtables, valueLogs := files[0], files[1], files[2]
+	if missing && len(tables)+len(memtables)+len(valueLogs) > 0 {
+		return damage("its manifest is gone")
+	}
+	for n, id := range named {
+		if !slices.Contains(tables, n) {
+			return damage("table %d is gone", n)
+		}
+		raw, err := os.ReadFile(badgerFile(dir, n, tableEnding))
+		if err != nil {
+			return damage("%v", err)
+		}
+		if err := readTable(raw, keys[id], func(entry) {}); err != nil {
+			return damage("table %d %v", n, err)
+		}
+	}
+	var logs []string
+	for _, n := range memtables {
+		logs = append(logs, badgerFile(dir, n, memtableEnding))
+	}
+	if len(valueLogs) > 0 { // Badger cuts the last one off where it is damaged
+		logs = append(logs, badgerFile(dir, valueLogs[len(valueLogs)-1], valueLogEnding))
+	}
+	for _, path := range logs {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return damage("%v", err)
+		}
+		if err := inspectLog(raw, keys); err != nil {
+			return damage("%s %v", filepath.Base(path), err)
+		}
+	}
+	return nil
+}
+
+func inspectLog(raw []byte, keys dataKeys) error {
+	l, whole, ok := openDamagedLog(raw, keys)
+	if !whole && bytes.ContainsFunc(raw, func(r rune) bool { return r != 0 }) {
+		return errors.New("has a damaged beginning")
+	}
+	if !ok {
+		return nil
+	}
+	end := 0
+	if sound := l.scan(func(_ entry, at, size int) { end = at + size }); sound < end {
+		return fmt.Errorf("is damaged at byte %d", sound)
+	}
+	return nil
+}
+
+// openRegistry reads Badger's data keys. Without them all is lost, so there is a second copy, in the store's own folder:
+// it is made when Badger has new ones, and put in the place of a damaged or missing file.
+func (s *Store) openRegistry(key []byte) (dataKeys, error) {
+	dir := filepath.Join(s.dir, badgerDir)
+	keys, err := readRegistry(dir, key)
+	if err == nil {
+		return keys, nil
+	}
+	copied, other := readRegistry(s.dir, key)
+	switch {
+	case other == nil:
+		raw, err := os.ReadFile(filepath.Join(s.dir, registryName))
+		if err == nil {
+			err = errors.Join(os.MkdirAll(dir, 0o700), replaceFile(filepath.Join(dir, registryName), raw))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot put back the journal's key registry: %w", err)
+		}
+		return copied, nil
+	case errors.Is(err, fs.ErrNotExist) && errors.Is(other, fs.ErrNotExist):
+		return dataKeys{0: nil}, nil // a new store, or one that Badger finds fault with
+	case errors.Is(err, fs.ErrNotExist):
+		err = other
+	}
+	if isWrongKey(err) {
+		return nil, wrongKey(s.dir)
+	}
+	return nil, &DamageError{s.dir, fmt.Sprintf("key registry: %v", err)}
+}
+
+// copyRegistry makes the second copy when there is none, or Badger has made a new data key since.
+func (s *Store) copyRegistry() error {
+	from, to := filepath.Join(s.dir, badgerDir, registryName), filepath.Join(s.dir, registryName)
+	info, err := os.Stat(from)
+	if err == nil {
+		if copied, err := os.Stat(to); err == nil && copied.Size() == info.Size() {
+			return nil
+		}
+		var raw []byte
+		if raw, err = os.ReadFile(from); err == nil {
+			err = replaceFile(to, raw)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot keep a copy of the journal's key registry: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes a whole file or none.
+func replaceFile(path string, data []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// garbage returns the value logs of which at least a share was counted as garbage by Badger, which keeps number and
+// bytes of each in a file of pairs.
+func (s *Store) garbage(share float64) (list []uint64) {
+	dir := filepath.Join(s.dir, badgerDir)
+	raw, err := os.ReadFile(filepath.Join(dir, "DISCARD"))
+	if err != nil {
+		return nil
+	}
+	for ; len(raw) >= 16; raw = raw[16:] {
+		n, bytes := binary.BigEndian.Uint64(raw), binary.BigEndian.Uint64(raw[8:])
+		if n == 0 {
+			break
+		}
+		if info, err := os.Stat(badgerFile(dir, n, valueLogEnding)); err == nil && float64(bytes) >= share*float64(info.Size()) {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// rescue writes again what Badger would lose in giving back damaged value logs: it reads them up to the first damage, and
+// removes them. The caller holds s.commit.
+func (s *Store) rescue(share float64) error {
+	dir := filepath.Join(s.dir, badgerDir)
+	list := s.garbage(share)
+	if len(list) == 0 {
+		return nil
+	}
+	keys, err := readRegistry(dir, s.opts.Key)
+	if err != nil {
+		return fmt.Errorf("cannot read the journal's key registry: %w", err)
+	}
+	for _, n := range list {
+		raw, err := os.ReadFile(badgerFile(dir, n, valueLogEnding))
+		if err != nil {
+			continue // gone meanwhile
+		}
+		if inspectLog(raw, keys) == nil {
+			continue
+		}
+		l, _, ok := openDamagedLog(raw, keys)
+		if !ok {
+			continue
+		}
+		b := batch{s: s}
+		l.scan(func(e entry, _, _ int) {
+			data, ok := unseal(e.key, e.value)
+			if !ok || !ours(e.key) || e.key[0] == '!' {
+				return
+			}
+			if now, err := s.read(e.key); err == nil && bytes.Equal(now, data) || s.isDamaged(err) {
+				b.put(e.key, data)
+			}
+		})
+		if err := b.write(); err != nil {
+			return err
+		}
+		s.log.Warn("journal: a damaged value log was about to be given back; what it held was written again", "file", n)
+	}
+	return nil
+}
+
+func (s *Store) isDamaged(err error) bool {
+	var damage *DamageError
+	return errors.As(err, &damage)
+}

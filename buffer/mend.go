@@ -1,0 +1,86 @@
+package buffer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Mend is for a leaf for which Leaf gave a *DamageError. It looks through the value logs for what is left of it, which
+// can take a second for every hundred megabytes, and writes it again when it can be put right: mended is true then.
+// Otherwise it gives the leaf up, as Drop does, in one Commit with what lost adds, such as a leaf that tells of it.
+func (s *Store) Mend(n int64, lost func(tx *Tx) error) (mended bool, err error) {
+	hash, err := s.readHash(tlog.StoredHashIndex(0, n))
+	if err != nil {
+		return false, err
+	}
+	data, prefix, err := s.search(n, hash)
+	if err != nil {
+		return false, err
+	}
+	err = s.Commit(func(tx *Tx) error {
+		tx.direct = true
+		if data != nil {
+			tx.put(numberKey(prefix, n), data)
+			return nil
+		}
+		lasting := s.names(numberKey(lastingPrefix, n))
+		first, err := s.joined(Range{n, n + 1}, lasting)
+		if err != nil {
+			return err
+		}
+		tx.put(numberKey(droppedPrefixOf(lasting), first), binary.BigEndian.AppendUint64(nil, uint64(n+1)))
+		tx.records = append(tx.records, record{key: numberKey(prefixOf(lasting), n)})
+		return lost(tx)
+	})
+	return data != nil && err == nil, err
+}
+
+// names says whether Badger holds a key, whatever became of its value.
+func (s *Store) names(key []byte) bool {
+	return s.view(func(txn *badger.Txn) error { _, err := txn.Get(key); return err }) == nil
+}
+
+// search looks for a leaf that matches its hash in the value logs, damaged ones too.
+func (s *Store) search(n int64, hash tlog.Hash) (data []byte, prefix byte, err error) {
+	dir := filepath.Join(s.dir, badgerDir)
+	keys, err := readRegistry(dir, s.opts.Key)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot read the journal's key registry: %w", err)
+	}
+	files, err := badgerFiles(dir, valueLogEnding)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot look through journal: %w", err)
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(badgerFile(dir, file, valueLogEnding))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // given back meanwhile
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("cannot look through journal: %w", err)
+		}
+		l, _, ok := openDamagedLog(raw, keys)
+		if !ok {
+			continue
+		}
+		l.scan(func(e entry, _, _ int) {
+			if len(e.key) != 9 || keyNumber(e.key) != n || e.key[0] != leafPrefix && e.key[0] != lastingPrefix {
+				return
+			}
+			sealed, ok := unseal(e.key, e.value)
+			if !ok || len(sealed) == 0 {
+				return
+			}
+			if raw, err := decode(sealed[1:]); err == nil && tlog.RecordHash(raw) == hash {
+				data, prefix = sealed, e.key[0]
+			}
+		})
+	}
+	return data, prefix, nil
+}
