@@ -112,6 +112,9 @@ func (v values) cutOff(path string) func(l log, sound int) bool {
 }
 
 func cutOffTransaction(l log, sound int) bool {
+	if !slices.ContainsFunc(l.raw[:logHeader], func(b byte) bool { return b != 0 }) {
+		return true // its header goes to the disk with the first transaction
+	}
 	if _, _, oneBit := l.mend(sound); oneBit {
 		return false
 	}

@@ -20,14 +20,18 @@ func TestTornCommitIsNoDamage(t *testing.T) {
 		return b
 	}
 	for _, c := range []struct {
+		name  string
+		first int    // leaves of the Commit before; none: the log's header is torn, too
 		torn  string // what of the Commit is only there from its second sector on
 		whole string // what is there, since it was synced before
 		bytes int    // of a leaf: large ones are values of their own
 	}{
-		{torn: "*.vlog", bytes: 1500},
-		{torn: "*.mem", whole: "*.vlog", bytes: 300},
+		{name: "values", first: 3, torn: "*.vlog", bytes: 1500},
+		{name: "log", first: 3, torn: "*.mem", whole: "*.vlog", bytes: 300},
+		{name: "new log of values", torn: "*.vlog", bytes: 1500},
+		{name: "new log", torn: "*.mem", whole: "*.vlog", bytes: 300},
 	} {
-		t.Run(c.torn, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			dir, cut := t.TempDir(), filepath.Join(t.TempDir(), "cut")
 			s, err := Open(writerOptions(dir))
 			if err != nil {
@@ -49,7 +53,9 @@ func TestTornCommitIsNoDamage(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			commit(3)
+			if c.first > 0 {
+				commit(c.first)
+			}
 			if err := os.CopyFS(cut, os.DirFS(dir)); err != nil {
 				t.Fatal(err)
 			}
@@ -72,10 +78,15 @@ func TestTornCommitIsNoDamage(t *testing.T) {
 				}
 				if pattern == c.torn {
 					at := 0
-					for before[at] == after[at] {
+					for c.first > 0 && before[at] == after[at] {
 						at++
 					}
-					copy(after[at:], before[at:(at/512+1)*512])
+					from, to := at/512*512, (at/512+1)*512
+					if c.first > 0 {
+						copy(after[from:to], before[from:to])
+					} else {
+						clear(after[from:to])
+					}
 					if bytes.Equal(before, after) {
 						t.Fatal("the Commit has one sector only")
 					}
@@ -93,8 +104,8 @@ func TestTornCommitIsNoDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer again.Close()
-			if again.Size() != 3 {
-				t.Fatalf("%d leaves, want 3", again.Size())
+			if again.Size() != int64(c.first) {
+				t.Fatalf("%d leaves, want %d", again.Size(), c.first)
 			}
 		})
 	}
