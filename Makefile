@@ -4,7 +4,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERS
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TARGETS = linux-arm64 linux-armv7 linux-armv6 linux-amd64
 
-.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal flip-journal full-journal bench-backlog outage-month demo-arm gpio-vm usb-vm clock-vm screenshots clean help
+.PHONY: build demo test race cross lint bench compare faults-million fuzz profiles soak-demo kill-journal flip-journal full-journal bench-backlog outage-month demo-arm gpio-vm usb-vm clock-vm power-cut write-log-replay flash-vm screenshots clean help
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,15 @@ flip-journal: ## turn single bits of a journal at FLIPS random places (default 1
 
 outage-month: ## 30 days (DAYS) without a platform on a journal of 256 MB (QUOTA_MB), minute by minute
 	HUB_OUTAGE_DAYS=$(or $(DAYS),30) HUB_QUOTA_MB=$(or $(QUOTA_MB),256) go test -count=1 -run TestQuotaInAnOutage -v -timeout 2h ./agent/record
+
+power-cut: ## cut the power of a guest that writes a journal, RUNS times (default 500); goes on where it was ended
+	scripts/journal-vm cut $(or $(RUNS),500) $(or $(LEDGER),dist/power-cut)
+
+write-log-replay: ## record all writes of that guest's disk, and check the journal at POINTS (default 200) between two flushes
+	scripts/journal-vm replay $(or $(POINTS),200) dist/write-log
+
+flash-vm: ## what a reading costs the disk of a guest in HOURS (default 1) of its clock, at sync INTERVALS
+	scripts/journal-vm flash $(or $(HOURS),1) dist/flash $(or $(INTERVALS),500ms 2s 10s 30s)
 
 compare: build ## the agent beside other gateways on the same work (PEERS=folder of the harness)
 	@mkdir -p dist

@@ -55,7 +55,7 @@ func siteOn(dir string, size int64) error {
 	}
 	for in := bufio.NewReader(os.Stdin); ; {
 		for range 60 {
-			if _, err := siteMinute(s, r, &now, 2*time.Second); err != nil {
+			if _, err := siteMinute(s, r, &now, 2*time.Second, nil); err != nil {
 				return err
 			}
 		}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The site of the flash figures: 145 devices, 1,310 readings every 10 s, a leaf a minute.
@@ -67,9 +70,13 @@ func writtenBytes(tb testing.TB) (n int64) {
 	return n
 }
 
-// siteMinute commits what the site reads in a minute, as a recorder does, and returns the leaf.
-func siteMinute(s *Store, r *rand.Rand, now *time.Time, sync time.Duration) (leaf []byte, err error) {
+// siteMinute commits what the site reads in a minute, as a recorder does, and returns the leaf. pace, if any, is called
+// before each Commit with the moment it is made at.
+func siteMinute(s *Store, r *rand.Rand, now *time.Time, sync time.Duration, pace func(time.Time)) (leaf []byte, err error) {
 	for end := now.Add(siteLeaf); now.Before(end); *now = now.Add(sync) {
+		if pace != nil {
+			pace(*now)
+		}
 		rows, _ := siteRows(r, *now, sync)
 		leaf = append(leaf, rows...)
 		err := s.Commit(func(tx *Tx) error {
@@ -103,7 +110,7 @@ func BenchmarkFlash(b *testing.B) {
 			readings, payload, before := 0, 0, writtenBytes(b)
 			for b.Loop() {
 				for range 10 {
-					leaf, err := siteMinute(s, r, &now, sync)
+					leaf, err := siteMinute(s, r, &now, sync, nil)
 					if err != nil {
 						b.Fatal(err)
 					}
@@ -117,4 +124,52 @@ func BenchmarkFlash(b *testing.B) {
 			b.ReportMetric(written/float64(payload), "x-payload")
 		})
 	}
+}
+
+// TestFlashOfADisk runs the site at the pace of the clock, so that a file system's own records are written when they
+// would be at a site. It is for a guest of scripts/journal-vm, which counts at the disk: it says when that should begin
+// and end, and goes on when it is answered.
+func TestFlashOfADisk(t *testing.T) {
+	dir := os.Getenv("HUB_FLASH_DIR")
+	if dir == "" {
+		t.Skip("make flash-vm runs it")
+	}
+	sync, err := time.ParseDuration(os.Getenv("HUB_FLASH_SYNC"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := time.ParseDuration(os.Getenv("HUB_FLASH_FOR"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(Options{Dir: filepath.Join(dir, "journal"), Key: bytes.Repeat([]byte{7}, 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	say := func(format string, a ...any) {
+		unix.Sync()
+		fmt.Printf(format+"\n", a...)
+		if _, err := fmt.Scanln(new(string)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("begin")
+	before, begin := writtenBytes(t), time.Now()
+	start := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
+	r, now := rand.New(rand.NewPCG(1, 1)), start
+	readings, payload, late := 0, 0, time.Duration(0)
+	for now.Before(start.Add(d)) {
+		leaf, err := siteMinute(s, r, &now, sync, func(at time.Time) {
+			wait := time.Until(begin.Add(at.Sub(start)))
+			late = max(late, -wait)
+			time.Sleep(wait)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		readings += siteReadings * int(siteLeaf/siteInterval)
+		payload += gzipped(leaf)
+	}
+	say("end %d %d %d %d", readings, payload, writtenBytes(t)-before, late.Milliseconds())
 }

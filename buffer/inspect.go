@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // inspect looks at Badger's files before Badger may touch them: it would cut off or delete what it does not understand,
@@ -21,7 +23,7 @@ func (s *Store) inspect(key []byte) error {
 	if err != nil {
 		return err
 	}
-	named, err := namedTables(dir)
+	manifest, err := namedTables(dir)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !missing {
 		return damage("manifest: %v", err)
@@ -36,7 +38,8 @@ func (s *Store) inspect(key []byte) error {
 	if missing && len(tables)+len(memtables)+len(valueLogs) > 0 {
 		return damage("its manifest is gone")
 	}
-	for n, id := range named {
+	named := values{}
+	for n, id := range manifest {
 		if !slices.Contains(tables, n) {
 			return damage("table %d is gone", n)
 		}
@@ -44,7 +47,7 @@ func (s *Store) inspect(key []byte) error {
 		if err != nil {
 			return damage("%v", err)
 		}
-		if err := readTable(raw, keys[id], func(entry) {}); err != nil {
+		if err := readTable(raw, keys[id], named.take); err != nil {
 			return damage("table %d %v", n, err)
 		}
 	}
@@ -60,14 +63,19 @@ func (s *Store) inspect(key []byte) error {
 		if err != nil {
 			return damage("%v", err)
 		}
-		if err := inspectLog(raw, keys); err != nil {
+		if err := inspectLog(raw, keys, named.cutOff(path)); err != nil {
 			return damage("%s %v", filepath.Base(path), err)
+		}
+		if l, _, ok := openDamagedLog(raw, keys); ok && filepath.Ext(path) == memtableEnding {
+			l.scan(func(e entry, _, _ int) { named.take(e) })
 		}
 	}
 	return nil
 }
 
-func inspectLog(raw []byte, keys dataKeys) error {
+// inspectLog looks at a log that is read up to its first unsound entry. cutOff says whether what is unsound from there on
+// is a write that a crash cut off.
+func inspectLog(raw []byte, keys dataKeys, cutOff func(l log, sound int) bool) error {
 	l, whole, ok := openDamagedLog(raw, keys)
 	if !whole && bytes.ContainsFunc(raw, func(r rune) bool { return r != 0 }) {
 		return errors.New("has a damaged beginning")
@@ -76,10 +84,56 @@ func inspectLog(raw []byte, keys dataKeys) error {
 		return nil
 	}
 	end := 0
-	if sound := l.scan(func(_ entry, at, size int) { end = at + size }); sound < end {
+	if sound := l.scan(func(_ entry, at, size int) { end = at + size }); sound < end && !cutOff(l, sound) {
 		return fmt.Errorf("is damaged at byte %d", sound)
 	}
 	return nil
+}
+
+// values says where in each value log the last value ends that a table or the log of a memtable names.
+type values map[uint64]int
+
+func (v values) take(e entry) {
+	if p, ok := e.pointer(); ok {
+		v[uint64(p.file)] = max(v[uint64(p.file)], int(p.at)+int(p.size))
+	}
+}
+
+// cutOff returns what tells a log that a crash cut off from one that is damaged. The pages of one write reach the disk in
+// any order, so whole entries may follow a torn one. The values that a log of values ends with are named once they are
+// synced. In the log of a memtable, all that follows must be of the one transaction that was being written.
+func (v values) cutOff(path string) func(l log, sound int) bool {
+	name, ending := filepath.Base(path), filepath.Ext(path)
+	if ending == memtableEnding {
+		return cutOffTransaction
+	}
+	n, err := strconv.ParseUint(strings.TrimSuffix(name, ending), 10, 64)
+	return func(_ log, sound int) bool { return err == nil && sound >= v[n] }
+}
+
+func cutOffTransaction(l log, sound int) bool {
+	if !slices.ContainsFunc(l.raw[:logHeader], func(b byte) bool { return b != 0 }) {
+		return true // its header goes to the disk with the first transaction
+	}
+	if _, _, oneBit := l.mend(sound); oneBit {
+		return false
+	}
+	last, before := uint64(0), false // the newest transaction in front; transactions are numbered without a hole
+	torn := uint64(0)
+	is := true
+	l.scan(func(e entry, at, _ int) {
+		switch {
+		case at < sound:
+			last, before = max(last, e.version), true
+		case e.meta&(metaTx|metaTxEnd) == 0: // a value that moves out of a value log, which stays until all have
+		case torn == 0:
+			torn = e.version
+			is = !before || torn <= last+1
+		case e.version != torn:
+			is = false
+		}
+	})
+	return is
 }
 
 // openRegistry reads Badger's data keys. Without them all is lost, so there is a second copy, in the store's own folder:
@@ -184,7 +238,7 @@ func (s *Store) rescue(share float64) error {
 		if err != nil {
 			continue // gone meanwhile
 		}
-		if inspectLog(raw, keys) == nil {
+		if inspectLog(raw, keys, func(log, int) bool { return false }) == nil {
 			continue
 		}
 		l, _, ok := openDamagedLog(raw, keys)

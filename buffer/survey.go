@@ -23,6 +23,7 @@ import (
 type Survey struct {
 	dir     string
 	keys    dataKeys
+	named   values
 	records map[string]found // newest of every key but those of leaves and hashes
 	leaves  map[int64]place
 	lasting map[int64]bool      // leaves of lasting classes that a table names
@@ -64,7 +65,7 @@ type place struct {
 // Examine looks at the files in opts.Dir. Errors: fs.ErrNotExist, a wrong key, a store of another version, or a folder
 // that cannot be read.
 func Examine(opts Options) (*Survey, error) {
-	v := &Survey{dir: opts.Dir, records: map[string]found{}, leaves: map[int64]place{}, lasting: map[int64]bool{}, hashes: map[int64]tlog.Hash{}}
+	v := &Survey{dir: opts.Dir, named: values{}, records: map[string]found{}, leaves: map[int64]place{}, lasting: map[int64]bool{}, hashes: map[int64]tlog.Hash{}}
 	if _, err := os.Stat(filepath.Join(opts.Dir, badgerDir)); err != nil {
 		return nil, fmt.Errorf("cannot look at journal: %w", err)
 	}
@@ -142,7 +143,7 @@ func (v *Survey) tables() error {
 		}
 		count, err := 0, error(nil)
 		for _, id := range ids {
-			if err = readTable(raw, v.keys[id], func(e entry) { v.take(e, pointer{}); count++ }); count > 0 {
+			if err = readTable(raw, v.keys[id], func(e entry) { v.named.take(e); v.take(e, pointer{}); count++ }); count > 0 {
 				break
 			}
 		}
@@ -173,6 +174,10 @@ func (v *Survey) memtables() error {
 func (v *Survey) valueLogs() error { return v.logs(valueLogEnding, v.take) }
 
 func (v *Survey) logs(ending string, fn func(e entry, p pointer)) error {
+	list, err := badgerFiles(filepath.Join(v.dir, badgerDir), ending)
+	if err != nil {
+		return err
+	}
 	return v.files(ending, func(name string, n uint64, raw []byte) {
 		l, whole, ok := openDamagedLog(raw, v.keys)
 		if !ok {
@@ -186,10 +191,14 @@ func (v *Survey) logs(ending string, fn func(e entry, p pointer)) error {
 		}
 		end := 0
 		sound := l.scan(func(e entry, at, size int) {
+			if ending == memtableEnding {
+				v.named.take(e)
+			}
 			fn(e, pointer{uint32(n), uint32(size), uint32(at)})
 			end = at + size
 		})
-		if sound < end {
+		written := ending == memtableEnding || n == list[len(list)-1]
+		if sound < end && !(written && v.named.cutOff(name)(l, sound)) {
 			v.damaged("%s is damaged at byte %d", name, sound)
 		}
 	})

@@ -22,6 +22,8 @@ import (
 //	HUB_JOURNAL_WRITER=DIR buffer.test        writes until it is ended, and says on its output what it did
 //	HUB_JOURNAL_CHECK=DIR  buffer.test <SAID  checks the journal against what writers said: exit code 0, or 1 and why
 //
+// With HUB_JOURNAL_SAID=DEVICE a writer says it on a disk instead, from byte HUB_JOURNAL_SAID_AT on; see sectors.
+//
 // A writer says, a line each:
 //
 //	open, gc, close, drop N, drop N lasting   it begins to do that; N: leaves below it may go, of lasting classes or others
@@ -75,8 +77,13 @@ func writeProcess(dir string) (code int) {
 			return nil
 		}
 	}
+	out, err := saidTo()
+	if err != nil {
+		fmt.Println(err)
+		return 2
+	}
 	w.said = func(format string, a ...any) {
-		fmt.Printf(format+"\n", a...)
+		fmt.Fprintf(out, format+"\n", a...)
 		if lines++; lines == most {
 			stop()
 		}

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 
+from guest import Qmp
+
 UNITS = {"told-1": 1, "told-2": 2}
 ADDRESSES = {"a": 0, "b": 16, "c": 32}
 DEVICES = tuple(UNITS)
@@ -18,14 +20,14 @@ def main():
     threading.Thread(target=serve, args=(line,), daemon=True).start()
     wait_for(lambda: "journal open" in text(log), 120, "the agent starts in the guest")
     time.sleep(10)  # of good readings
-    qmp = connect(path)
+    qmp = Qmp(path)
     slowest = 0.0
     for cycle in range(1, cycles + 1):
         seen = {d: text(log).count(back(d)) for d in DEVICES}
         lost = text(log).count("why=link")
-        command(qmp, "device_del", id="dongle")
+        qmp.command("device_del", id="dongle")
         wait_for(lambda: text(log).count("why=link") >= lost + len(DEVICES), 30, "both devices are said to be gone")
-        command(qmp, "device_add", driver="usb-serial", chardev="c0", id="dongle", **{"always-plugged": True})
+        qmp.command("device_add", driver="usb-serial", chardev="c0", id="dongle", **{"always-plugged": True})
         begin = time.monotonic()
         took = {}
         while len(took) < len(DEVICES):
@@ -114,26 +116,6 @@ def wait_for(ok, seconds, what):
         if time.monotonic() > end:
             sys.exit("did not happen within %d s: %s" % (seconds, what))
         time.sleep(0.05)
-
-
-def connect(path):
-    s = socket.socket(socket.AF_UNIX)
-    s.connect(path)
-    f = s.makefile("rw")
-    f.readline()
-    command(f, "qmp_capabilities")
-    return f
-
-
-def command(f, name, **arguments):
-    f.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
-    f.flush()
-    while True:
-        answer = json.loads(f.readline())
-        if "error" in answer:
-            sys.exit("%s: %s" % (name, answer["error"]))
-        if "return" in answer:
-            return
 
 
 main()
