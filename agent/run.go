@@ -76,6 +76,9 @@ func run(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) 
 	if place.Volatile {
 		log.Warn("the state folder is in memory: all readings are lost with the power; put it on a disk", "state", cfg.State, "file system", place.FileSystem)
 	}
+	if place.EagerTimes {
+		log.Info("the state folder's file system writes nearly twice as much as it has to: mount it with the option lazytime", "state", cfg.State)
+	}
 	secret, err := keys.Load(cfg)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,6 +48,9 @@ var fileSystems = map[int64]struct {
 type Place struct {
 	FileSystem string // its name, or its number where that is not known
 	Volatile   bool   // it is in memory: nothing in it survives a power cut
+	// EagerTimes says that it writes the time of a file's last change down whenever the file is written, which costs a turn
+	// of its journal every few seconds, as much as the readings themselves. Mounted with lazytime it does not.
+	EagerTimes bool
 }
 
 // CheckPlace says whether a journal can be kept in dir, which need not exist yet: the error names the folder, what is wrong
@@ -73,11 +77,9 @@ func CheckPlace(dir string) (Place, error) {
 	if free := int64(st.Bavail)*int64(st.Bsize) + ballast(dir); st.Blocks > 0 && free < openBytes+redoBytes {
 		return place, fmt.Errorf("cannot open a journal in %s: only %d MB are free on its file system, and it takes %d MB: make space there", dir, free/1e6, int64(openBytes+redoBytes)/1e6)
 	}
-	if kind == overlay {
-		mounts, err := os.ReadFile("/proc/self/mountinfo")
-		if err == nil {
-			place.Volatile = volatileUpper(mounts, at)
-		}
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+		place.Volatile = place.Volatile || kind == overlay && volatileUpper(mounts, at)
+		place.EagerTimes = eagerTimes(mounts, at)
 	}
 	if kind == mapped || kind == overlay {
 		f, err := os.CreateTemp(at, ".try-*")
@@ -99,7 +101,7 @@ func judge(dir string, st unix.Statfs_t) (place Place, kind int, err error) {
 	if !ok {
 		known.name, known.kind = fmt.Sprintf("type 0x%x", uint32(st.Type)), mapped
 	}
-	place = Place{known.name, known.kind == memory}
+	place = Place{FileSystem: known.name, Volatile: known.kind == memory}
 	const mend = "use a folder on ext4 or f2fs, on a disk of the gateway"
 	switch {
 	case st.Flags&unix.ST_RDONLY != 0:
@@ -130,26 +132,9 @@ func existing(dir string) string {
 // tmpfs, as with overlayroot and live systems, or the overlay is mounted to ignore syncs. An upper folder that cannot be
 // seen from here, as in a container, is taken to be on a disk.
 func volatileUpper(mountinfo []byte, path string) bool {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
+	kind, options := mountOptions(mountinfo, path)
+	if kind != "overlay" {
 		return false
-	}
-	options, longest := "", -1
-	for line := range bytes.Lines(mountinfo) {
-		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
-		before, after, ok := strings.Cut(strings.TrimSpace(string(line)), " - ")
-		field, fsField := strings.Fields(before), strings.Fields(after)
-		if !ok || len(field) < 5 || len(fsField) < 3 {
-			continue
-		}
-		point := unescape(field[4])
-		if point != "/" && real != point && !strings.HasPrefix(real, point+"/") || len(point) < longest {
-			continue
-		}
-		options, longest = "", len(point)
-		if fsField[0] == "overlay" {
-			options = fsField[2]
-		}
 	}
 	for option := range strings.SplitSeq(options, ",") {
 		if option == "volatile" {
@@ -163,6 +148,35 @@ func volatileUpper(mountinfo []byte, path string) bool {
 		}
 	}
 	return false
+}
+
+// mountOptions returns the file system that holds a path, and its options, as mountinfo has them.
+func mountOptions(mountinfo []byte, path string) (kind, options string) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", ""
+	}
+	longest := -1
+	for line := range bytes.Lines(mountinfo) {
+		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+		before, after, ok := strings.Cut(strings.TrimSpace(string(line)), " - ")
+		field, fsField := strings.Fields(before), strings.Fields(after)
+		if !ok || len(field) < 5 || len(fsField) < 3 {
+			continue
+		}
+		point := unescape(field[4])
+		if point != "/" && real != point && !strings.HasPrefix(real, point+"/") || len(point) < longest {
+			continue
+		}
+		kind, options, longest = fsField[0], fsField[2], len(point)
+	}
+	return kind, options
+}
+
+// eagerTimes says whether a path is on ext4 that is not mounted with lazytime.
+func eagerTimes(mountinfo []byte, path string) bool {
+	kind, options := mountOptions(mountinfo, path)
+	return kind == "ext4" && !slices.Contains(strings.Split(options, ","), "lazytime")
 }
 
 // unescape undoes what the kernel does to blanks and backslashes in mountinfo.

@@ -143,3 +143,22 @@ func TestLockedBy(t *testing.T) {
 		t.Errorf("the one who has it is not named: %v", err)
 	}
 }
+
+func TestEagerTimes(t *testing.T) {
+	dir := t.TempDir()
+	line := func(point, kind, options string) string {
+		return "36 35 254:0 / " + point + " rw,noatime shared:1 - " + kind + " /dev/vda " + options + "\n"
+	}
+	for mounts, want := range map[string]bool{
+		line("/", "ext4", "rw"):                                      true,
+		line("/", "ext4", "rw,lazytime"):                             false,
+		line("/", "ext4", "rw") + line(dir, "ext4", "rw,lazytime"):   false,
+		line("/", "ext4", "rw,lazytime") + line(dir, "ext4", "rw,x"): true,
+		line("/", "f2fs", "rw"):                                      false,
+		"garbage":                                                    false,
+	} {
+		if got := eagerTimes([]byte(mounts), dir); got != want {
+			t.Errorf("%q: %v", mounts, got)
+		}
+	}
+}
