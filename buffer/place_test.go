@@ -53,7 +53,7 @@ func TestPlaceOnRealMounts(t *testing.T) {
 	}
 	disk := smallDisk(t, "20m")
 	place, err := CheckPlace(filepath.Join(disk, "not", "there", "yet"))
-	if err != nil || place != (Place{"tmpfs", true}) {
+	if err != nil || place != (Place{FileSystem: "tmpfs", Volatile: true}) {
 		t.Errorf("tmpfs: %+v %v", place, err)
 	}
 	over := t.TempDir()
