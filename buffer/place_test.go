@@ -67,7 +67,7 @@ func TestPlaceOnRealMounts(t *testing.T) {
 		t.Log("no overlay here:", err)
 	} else {
 		defer unix.Unmount(over, unix.MNT_DETACH)
-		if place, err := CheckPlace(over); err != nil || place != (Place{"overlay", true}) {
+		if place, err := CheckPlace(over); err != nil || place != (Place{FileSystem: "overlay", Volatile: true}) {
 			t.Errorf("overlay on tmpfs: %+v %v", place, err)
 		}
 		if left, err := os.ReadDir(over); err != nil || len(left) > 0 {
