@@ -99,7 +99,7 @@ func (s *Store) persist(tx *Tx) error {
 	if first || tx.direct || tx.large >= directBytes || size > redoPlain || inline > mostInline {
 		return s.flush(tx.records, tx.head, tx.need)
 	}
-	b, err := s.redo.encode(frame{tx.head.commit, s.stored.commit, tx.records})
+	b, err := s.redo.encode(frame{number: tx.head.commit, base: s.stored.commit, records: tx.records})
 	if err != nil {
 		return fmt.Errorf("cannot write to journal %s: %w", s.dir, err)
 	}
@@ -114,7 +114,7 @@ func (s *Store) persist(tx *Tx) error {
 		if err := s.flush(nil, s.head, tx.need); err != nil {
 			return err
 		}
-		if b, err = s.redo.encode(frame{tx.head.commit, s.stored.commit, tx.records}); err != nil {
+		if b, err = s.redo.encode(frame{number: tx.head.commit, base: s.stored.commit, records: tx.records}); err != nil {
 			return fmt.Errorf("cannot write to journal %s: %w", s.dir, err)
 		}
 	}

@@ -46,7 +46,7 @@ type head struct {
 	nextBlock int64
 }
 
-const headVersion = 2
+const headVersion = 3
 
 func (h head) append(b []byte) []byte {
 	b = append(b, headVersion)

@@ -36,8 +36,8 @@ const (
 	redoBytes = 1 << 20
 	redoPage  = 4096
 
-	redoMagic  = 0x48425231        // "HBR1"
-	redoHeader = 4 + 4 + 4 + 8 + 8 // magic, checksum of all that follows it, payload length, number, base
+	redoMagic  = 0x48425232            // "HBR2"
+	redoHeader = 4 + 4 + 4 + 8 + 8 + 8 // magic, checksum of all that follows it, payload length, number, base, model
 	redoMost   = redoBytes / 4     // bytes of one frame; a larger Commit goes to Badger at once
 	redoPlain  = redoMost * 32     // bytes of one frame's records, uncompressed: bounds what a damaged frame may ask for
 	redoLevel  = flate.DefaultCompression
@@ -49,6 +49,7 @@ type frame struct {
 	number  int64 // of the Commit
 	base    int64 // number of the last Commit that was in Badger when this one was written
 	records []record
+	broken  bool // it cannot be read, because its model is not there; one that is in Badger may have lost it to a newer frame
 }
 
 // redoFile is what the redo log needs of its file; tests put faults in between.
@@ -95,6 +96,12 @@ type redo struct {
 	aead cipher.AEAD
 	pack *flate.Writer
 	page []byte // the frame being written, see pages
+
+	// The readings of one sync interval are like those of another. A frame that would take several pages is compressed
+	// with the first such one since Badger took all as its model, where that saves a page.
+	model       []byte // its records
+	modelNumber int64  // of its Commit; 0: none
+	plain       []byte // the records of the frame being written
 }
 
 // openRedo opens the log and returns the frames that it holds, by their numbers.
@@ -127,21 +134,33 @@ func readRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
 		raw = append(raw[:min(size, redoBytes)], make([]byte, max(0, redoBytes-size))...)
 	}
 	last := int64(-1)
-	for at := int64(0); at < redoBytes; at += redoPage {
-		f, size, err := r.parse(raw[at:])
-		if err == nil && size == 0 && mendFrame(raw[at:]) {
-			f, size, err = r.parse(raw[at:])
-		}
-		if err != nil {
-			return nil, nil, &DamageError{dir, fmt.Sprintf("redo log at byte %d: %v", at, err)}
-		}
-		if size == 0 {
-			continue
-		}
+	take := func(f frame, at, size int64) {
 		frames = append(frames, f)
 		if f.number > last {
 			last, r.pos = f.number, at+size
 		}
+	}
+	models, later := map[int64][]byte{}, []int64{}
+	for at := int64(0); at < redoBytes; at += redoPage {
+		f, size, err := r.parse(raw[at:], models)
+		if err == nil && size == 0 && mendFrame(raw[at:]) {
+			f, size, err = r.parse(raw[at:], models)
+		}
+		switch {
+		case err != nil:
+			return nil, nil, &DamageError{dir, fmt.Sprintf("redo log at byte %d: %v", at, err)}
+		case f.broken:
+			later = append(later, at)
+		case size > 0:
+			take(f, at, size)
+		}
+	}
+	for _, at := range later { // now every model that there is has been read
+		f, size, err := r.parse(raw[at:], models)
+		if err != nil {
+			return nil, nil, &DamageError{dir, fmt.Sprintf("redo log at byte %d: %v", at, err)}
+		}
+		take(f, at, size)
 	}
 	slices.SortFunc(frames, func(a, b frame) int { return cmp.Compare(a.number, b.number) })
 	return r, frames, damage
@@ -220,20 +239,24 @@ func (r *redo) encode(f frame) ([]byte, error) {
 		plain = binary.AppendUvarint(plain, uint64(len(rec.value))+1)
 		plain = append(plain, rec.value...)
 	}
-	packed := bytes.NewBuffer(nil)
-	if r.pack == nil {
-		r.pack, _ = flate.NewWriter(nil, redoLevel) // fails only for a level that does not exist
-	}
-	r.pack.Reset(packed)
-	if _, err := r.pack.Write(plain); err != nil {
+	r.plain = plain
+	payload, err := r.deflate(plain, nil)
+	if err != nil {
 		return nil, err
 	}
-	if err := r.pack.Close(); err != nil {
-		return nil, err
+	model := int64(0)
+	if pages := r.frameBytes(payload); pages > redoPage && r.modelNumber > 0 {
+		shorter, err := r.deflate(plain, r.model)
+		if err != nil {
+			return nil, err
+		}
+		if r.frameBytes(shorter) < pages {
+			payload, model = shorter, r.modelNumber
+		}
 	}
-	payload := packed.Bytes()
 	numbers := binary.BigEndian.AppendUint64(nil, uint64(f.number))
 	numbers = binary.BigEndian.AppendUint64(numbers, uint64(f.base))
+	numbers = binary.BigEndian.AppendUint64(numbers, uint64(model))
 	if r.aead != nil {
 		payload = r.aead.Seal(nil, nil, payload, numbers)
 	}
@@ -250,11 +273,33 @@ func (r *redo) encode(f frame) ([]byte, error) {
 	return b[:size], nil
 }
 
+// deflate compresses the records of a frame, with those of another one as a model.
+func (r *redo) deflate(plain, model []byte) ([]byte, error) {
+	packed := bytes.NewBuffer(nil)
+	if r.pack == nil {
+		r.pack, _ = flate.NewWriter(nil, redoLevel) // fails only for a level that does not exist
+	}
+	r.pack.ResetDict(packed, model)
+	_, err := r.pack.Write(plain)
+	err = errors.Join(err, r.pack.Close())
+	return packed.Bytes(), err
+}
+
+// frameBytes is what a frame of a payload, not encrypted yet, takes.
+func (r *redo) frameBytes(payload []byte) int {
+	size := redoHeader + len(payload)
+	if r.aead != nil {
+		size += r.aead.Overhead()
+	}
+	return roundUp(size)
+}
+
 func roundUp(n int) int { return (n + redoPage - 1) / redoPage * redoPage }
 
 // parse reads the frame at the beginning of b. Size 0 means that there is none, or one that was not written to its
-// end. An error means that it is whole and cannot be understood.
-func (r *redo) parse(b []byte) (f frame, size int64, err error) {
+// end. An error means that it is whole and cannot be understood. models are the records of frames of several pages, which
+// it adds to, by the numbers of their Commits.
+func (r *redo) parse(b []byte, models map[int64][]byte) (f frame, size int64, err error) {
 	if len(b) < redoHeader || binary.BigEndian.Uint32(b) != redoMagic {
 		return f, 0, nil
 	}
@@ -270,14 +315,24 @@ func (r *redo) parse(b []byte) (f frame, size int64, err error) {
 			return f, 0, errors.New("it was written with another key, or without one")
 		}
 	}
-	plain, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(payload)), redoPlain+1))
+	size = int64(roundUp(int(redoHeader + length)))
+	number := int64(binary.BigEndian.Uint64(b[28:]))
+	model := models[number]
+	if number != 0 && model == nil {
+		f.broken = true
+		return f, size, nil
+	}
+	plain, err := io.ReadAll(io.LimitReader(flate.NewReaderDict(bytes.NewReader(payload), model), redoPlain+1))
 	if err != nil || len(plain) > redoPlain {
 		return f, 0, fmt.Errorf("a frame that is not ours, or was written with a key: %v", err)
 	}
 	if f.records, err = parseRecords(plain); err != nil {
 		return f, 0, err
 	}
-	return f, int64(roundUp(int(redoHeader + length))), nil
+	if number == 0 && size > redoPage {
+		models[f.number] = plain
+	}
+	return f, size, nil
 }
 
 func parseRecords(b []byte) (list []record, err error) {
@@ -334,8 +389,11 @@ func (r *redo) append(b []byte) error {
 		return fmt.Errorf("redo log: %w", err)
 	}
 	r.pos, r.used = pos+int64(len(b)), used
+	if r.modelNumber == 0 && len(b) > redoPage {
+		r.model, r.modelNumber = r.plain, int64(binary.BigEndian.Uint64(b[12:]))
+	}
 	return nil
 }
 
 // release says that everything is in Badger.
-func (r *redo) release() { r.used = 0 }
+func (r *redo) release() { r.used, r.model, r.modelNumber = 0, nil, 0 }

@@ -393,6 +393,9 @@ func (s *Store) replay(key []byte) error {
 		if f.number <= s.stored.commit {
 			continue
 		}
+		if f.broken {
+			return &DamageError{s.dir, fmt.Sprintf("Commit %d in its redo log cannot be read without an earlier one that is gone", f.number)}
+		}
 		if want := s.head.commit + 1; f.number != want {
 			return &DamageError{s.dir, fmt.Sprintf("Commit %d is missing in its redo log, which holds Commit %d", want, f.number)}
 		}

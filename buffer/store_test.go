@@ -744,3 +744,72 @@ func TestSmallRecordsFitBadgersTransaction(t *testing.T) {
 		}
 	}
 }
+
+// Frames of several pages are written with the first of them as a model, where that saves a page. A crash finds them all;
+// where the model is gone, so is what needs it, and that is noticed.
+func TestFramesWithAModel(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	noise := make([]byte, 5000)
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	for name, key := range map[string][]byte{"plain": nil, "encrypted": testKey} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Open(Options{Dir: t.TempDir(), Key: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			largeLeaf(t, s, testLeaf(0))
+			var places []int64
+			for n := range 6 { // Commits 2 to 7
+				if err := s.Commit(func(tx *Tx) error { return tx.Hold(append([]byte{byte(n)}, noise...)) }); err != nil {
+					t.Fatal(err)
+				}
+				places = append(places, s.redo.pos)
+			}
+			if first, second := places[0], places[1]-places[0]; first != 2*redoPage || second != redoPage {
+				t.Errorf("the first frame takes %d bytes, the second %d", first, second)
+			}
+			dir := crashed(t, s)
+			again, err := Open(Options{Dir: dir, Key: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			blocks, err := again.Blocks()
+			if err != nil || len(blocks) != 6 {
+				t.Fatalf("%d blocks: %v", len(blocks), err)
+			}
+			for n, b := range blocks {
+				if b[0] != byte(n) || !bytes.Equal(b[1:], noise) {
+					t.Errorf("block %d is another", n)
+				}
+			}
+			if err := again.Close(); err != nil {
+				t.Fatal(err)
+			}
+
+			dir = crashed(t, s)
+			raw, err := os.ReadFile(filepath.Join(dir, redoName))
+			if err != nil {
+				t.Fatal(err)
+			}
+			clear(raw[redoPage+100 : redoPage+200])
+			if err := os.WriteFile(filepath.Join(dir, redoName), raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var damage *DamageError
+			if _, err := Open(Options{Dir: dir, Key: key}); !errors.As(err, &damage) {
+				t.Fatalf("its model is gone: %v", err)
+			}
+			after, replaced, err := openOrRepair(Options{Dir: dir, Key: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer after.Close()
+			if replaced.Continues {
+				t.Errorf("a log goes on whose last Commits cannot be read: %+v", replaced)
+			}
+		})
+	}
+}

@@ -290,7 +290,7 @@ func (v *Survey) redo(key []byte) error {
 		if f.base > stored {
 			v.applied = false
 		}
-		if f.number <= stored {
+		if f.number <= stored || f.broken {
 			continue
 		}
 		if want := v.head.commit + 1; f.number != want {
