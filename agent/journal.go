@@ -63,6 +63,16 @@ func (f *journalFlags) open(c *cobra.Command) (*config.Config, buffer.Options, e
 	return cfg, buffer.Options{Dir: dir, Key: secret.Journal}, err
 }
 
+// examine opens, and looks at the journal's files.
+func (f *journalFlags) examine(c *cobra.Command) (*config.Config, *buffer.Survey, error) {
+	cfg, opts, err := f.open(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	v, err := examine(opts)
+	return cfg, v, err
+}
+
 // examine looks at a journal's files. An agent that has it open may change them meanwhile, so what looks damaged is looked
 // at again.
 func examine(opts buffer.Options) (v *buffer.Survey, err error) {

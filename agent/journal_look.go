@@ -45,15 +45,11 @@ func newJournalInfoCommand() *cobra.Command {
 the platform has of them, and what was found damaged. It ends with code 1 if anything was.`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, opts, err := f.open(c)
+			cfg, v, err := f.examine(c)
 			if err != nil {
 				return err
 			}
-			v, err := examine(opts)
-			if err != nil {
-				return err
-			}
-			info, err := describeJournal(opts.Dir, v)
+			info, err := describeJournal(v)
 			if err != nil {
 				return err
 			}
@@ -74,7 +70,8 @@ the platform has of them, and what was found damaged. It ends with code 1 if any
 	return c
 }
 
-func describeJournal(dir string, v *buffer.Survey) (info journalInfo, err error) {
+func describeJournal(v *buffer.Survey) (info journalInfo, err error) {
+	dir := v.Dir()
 	size, root := v.Root()
 	info = journalInfo{
 		Folder: dir, Leaves: size, Stored: map[string]int64{}, Missing: v.Missing(), Blocks: len(v.Blocks()), Damage: v.Damage,
@@ -146,11 +143,7 @@ func newJournalVerifyCommand() *cobra.Command {
 and recomputes the root of the tree. It ends with code 1 if anything does not fit.`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, opts, err := f.open(c)
-			if err != nil {
-				return err
-			}
-			v, err := examine(opts)
+			_, v, err := f.examine(c)
 			if err != nil {
 				return err
 			}
@@ -200,11 +193,7 @@ func newJournalCatCommand() *cobra.Command {
 		Short: "Print leaves, one a line, as they travel",
 		Args:  noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, opts, err := f.open(c)
-			if err != nil {
-				return err
-			}
-			v, err := examine(opts)
+			_, v, err := f.examine(c)
 			if err != nil {
 				return err
 			}

@@ -128,11 +128,7 @@ The file is not encrypted. It holds readings, no names and no addresses.`,
 			if file == "" {
 				return usageError{errors.New("export needs a file: -o FILE")}
 			}
-			cfg, opts, err := f.open(c)
-			if err != nil {
-				return err
-			}
-			v, err := examine(opts)
+			cfg, v, err := f.examine(c)
 			if err != nil {
 				return err
 			}

@@ -38,8 +38,8 @@ const (
 
 	redoMagic  = 0x48425232            // "HBR2"
 	redoHeader = 4 + 4 + 4 + 8 + 8 + 8 // magic, checksum of all that follows it, payload length, number, base, model
-	redoMost   = redoBytes / 4     // bytes of one frame; a larger Commit goes to Badger at once
-	redoPlain  = redoMost * 32     // bytes of one frame's records, uncompressed: bounds what a damaged frame may ask for
+	redoMost   = redoBytes / 4         // bytes of one frame; a larger Commit goes to Badger at once
+	redoPlain  = redoMost * 32         // bytes of one frame's records, uncompressed: bounds what a damaged frame may ask for
 	redoLevel  = flate.DefaultCompression
 	redoInfo   = "hubagent redo log v1" // HKDF's info: Badger and the redo log do not share a key
 )

@@ -329,6 +329,9 @@ func (v *Survey) redo(key []byte) error {
 	return nil
 }
 
+// Dir is the folder that was looked at.
+func (v *Survey) Dir() string { return v.dir }
+
 // Size is the number of leaves that were appended, as far as there is word of them. Leaves beyond the last Commit were
 // not acknowledged and do not count, unless Commits are missing.
 func (v *Survey) Size() int64 {
