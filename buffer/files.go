@@ -257,6 +257,7 @@ func (l log) mend(at int) (e entry, size int, ok bool) {
 		}
 		l.raw[at+bit/8] ^= 1 << (bit % 8)
 		e, size, ok = l.entry(at)
+		e.key, e.value = slices.Clone(e.key), slices.Clone(e.value) // the bit is put back
 		l.raw[at+bit/8] ^= 1 << (bit % 8)
 		if ok {
 			return e, size, true

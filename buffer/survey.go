@@ -28,9 +28,11 @@ type Survey struct {
 	leaves  map[int64]place
 	lasting map[int64]bool      // leaves of lasting classes that a table names
 	hashes  map[int64]tlog.Hash // of leaves
-	head    head                // newest that was found
-	last    int64               // last Commit there is any word of
-	applied bool                // head is that of the last Commit, and nothing that Badger held is missing
+	file    uint32              // number of the value log that was read last
+	log     log
+	head    head  // newest that was found
+	last    int64 // last Commit there is any word of
+	applied bool  // head is that of the last Commit, and nothing that Badger held is missing
 
 	// Damage says what was found damaged, in a line each. What was dropped or replaced counts, too.
 	Damage []string
@@ -375,36 +377,40 @@ func (v *Survey) leafRecord(n int64) ([]byte, error) {
 	if p.data != nil {
 		return p.data, nil
 	}
-	f, err := os.Open(badgerFile(filepath.Join(v.dir, badgerDir), uint64(p.file), valueLogEnding))
+	l, err := v.valueLog(p.file)
 	if err != nil {
 		return nil, fmt.Errorf("leaf %d: %w", n, err)
 	}
-	defer f.Close()
-	// The log's header, and the entry at its place in a log of nothing else.
-	raw := make([]byte, int(p.at)+int(p.size))
-	if _, err = f.ReadAt(raw[:logHeader], 0); err == nil {
-		_, err = f.ReadAt(raw[p.at:], int64(p.at))
+	if int(p.at) > len(l.raw) {
+		return nil, &DamageError{v.dir, fmt.Sprintf("leaf %d cannot be read again", n)}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("leaf %d: %w", n, err)
+	e, _, whole := l.entry(int(p.at))
+	if !whole {
+		e, _, whole = l.mend(int(p.at))
 	}
-	l, ok := openLog(raw, v.keys)
-	for _, read := range []func(log) (entry, int, bool){
-		func(l log) (entry, int, bool) { return l.entry(int(p.at)) },
-		func(l log) (entry, int, bool) { return l.mend(int(p.at)) },
-	} {
-		for range 2 { // with the header as it is, and mended
-			if ok {
-				if e, _, whole := read(l); whole && len(e.key) == 9 && keyNumber(e.key) == n {
-					if data, ok := unseal(e.key, e.value); ok && len(data) > 0 {
-						return data, nil
-					}
-				}
-			}
-			l, ok = l.mendHeader(v.keys)
+	if whole && len(e.key) == 9 && keyNumber(e.key) == n {
+		if data, ok := unseal(e.key, e.value); ok && len(data) > 0 {
+			return data, nil
 		}
 	}
 	return nil, &DamageError{v.dir, fmt.Sprintf("leaf %d cannot be read again", n)}
+}
+
+// valueLog reads a value log, and keeps it for the leaves that follow.
+func (v *Survey) valueLog(file uint32) (log, error) {
+	if v.file == file && v.log.raw != nil {
+		return v.log, nil
+	}
+	raw, err := os.ReadFile(badgerFile(filepath.Join(v.dir, badgerDir), uint64(file), valueLogEnding))
+	if err != nil {
+		return log{}, err
+	}
+	l, _, ok := openDamagedLog(raw, v.keys)
+	if !ok {
+		return log{}, &DamageError{v.dir, fmt.Sprintf("value log %d cannot be read again", file)}
+	}
+	v.file, v.log = file, l
+	return l, nil
 }
 
 // Leaves returns the numbers of the leaves that are there and were not dropped, in order.
