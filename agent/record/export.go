@@ -37,13 +37,20 @@ type exported struct {
 	Held     []string                   `json:"blocks"` // base64
 }
 
+// movedStates are the state records that go from one gateway to another, with what each must be.
+func movedStates() map[string]any {
+	return map[string]any{
+		stateContacts: &map[string]map[string]bool{}, stateFaults: &map[string]openFault{}, statePulses: &map[string]map[string]uint64{},
+	}
+}
+
 // Get, Root, Blocks, Missing and Complete make it a predecessor.
 func (e *exported) Get(name string) ([]byte, error) {
 	if name == stateEpoch {
 		return []byte(e.Epoch), nil
 	}
 	raw, ok := e.States[name]
-	if !ok {
+	if _, moved := movedStates()[name]; !ok || !moved {
 		return nil, fmt.Errorf("state %q: %w", name, buffer.ErrNotFound)
 	}
 	return raw, nil
@@ -103,8 +110,11 @@ func parseExported(line []byte) (*exported, error) {
 			return nil, errors.New("its first line has an impossible block")
 		}
 	}
-	for _, name := range keptStates() {
-		if raw, ok := e.States[name]; ok && !json.Valid(raw) {
+	if a := e.Acked; a.Next < 0 || a.Next > e.Leaves || len(a.Have) > 0 && a.Have[len(a.Have)-1][1] >= e.Leaves {
+		return nil, errors.New("its first line says that the platform has leaves which do not exist")
+	}
+	for name, v := range movedStates() {
+		if raw, ok := e.States[name]; ok && json.Unmarshal(raw, v) != nil {
 			return nil, fmt.Errorf("its first line has an impossible state %q", name)
 		}
 	}
@@ -129,8 +139,8 @@ func Export(w io.Writer, v *buffer.Survey, gateway string, acked contract.SeqSet
 	for _, r := range v.Missing() {
 		e.Gone = append(e.Gone, [2]int64{r.First, r.End - 1})
 	}
-	for _, name := range keptStates() {
-		if raw, err := v.Get(name); err == nil && json.Valid(raw) && name != stateQuota {
+	for name := range movedStates() {
+		if raw, err := v.Get(name); err == nil && json.Valid(raw) {
 			e.States[name] = raw
 		}
 	}
@@ -199,9 +209,19 @@ func Import(ctx context.Context, r io.Reader, store *buffer.Store, cfg *config.C
 	}
 	leaves := func(yield func(oldLeaf, error) bool) {
 		last := int64(-1)
+		// skipped gives what should be in the file before a leaf and is not.
+		skipped := func(before int64) bool {
+			for n := old.Acked.NextMissing(last + 1); n < before; n = old.Acked.NextMissing(n + 1) {
+				if !yield(oldLeaf{n: n, err: buffer.ErrNotFound}, nil) {
+					return false
+				}
+			}
+			return true
+		}
 		for {
 			line, err := readLine(lines)
 			if errors.Is(err, io.EOF) && len(line) == 0 {
+				skipped(old.Leaves)
 				return
 			}
 			var l oldLeaf
@@ -213,6 +233,9 @@ func Import(ctx context.Context, r io.Reader, store *buffer.Store, cfg *config.C
 			}
 			if err != nil {
 				err = fmt.Errorf("it is damaged after leaf %d: %w", last, err)
+			}
+			if err == nil && !skipped(l.n) {
+				return
 			}
 			last = l.n
 			if !yield(l, err) {
@@ -233,10 +256,13 @@ func (e *exported) parseLine(line []byte) (oldLeaf, error) {
 		return oldLeaf{n: *lost.N, err: buffer.ErrNotFound}, nil
 	}
 	leaf, err := contract.ParseLeaf(line)
-	if err == nil && (leaf.Gateway != e.Gateway || leaf.Epoch != e.Epoch) {
+	if err == nil && (leaf.Gateway != e.Gateway || leaf.Epoch != e.Epoch || leaf.Seq >= e.Leaves && e.Whole) {
 		err = errors.New("a leaf is of another journal")
 	}
-	return oldLeaf{leaf.Seq, buffer.Leaf{Class: buffer.Class(leaf.Kind.Class()), Data: line}, nil}, err
+	if err != nil {
+		return oldLeaf{}, err
+	}
+	return oldLeaf{leaf.Seq, buffer.Leaf{Class: buffer.Class(leaf.Kind.Class()), Data: line}, nil}, nil
 }
 
 // readLine reads a line of bounded length, without its end.
