@@ -73,6 +73,7 @@ func (s *Store) Commit(fn func(tx *Tx) error) error {
 		tx.head.root = root
 	}
 	tx.head.commit++
+	tx.head.redo = s.redo.last
 	tx.put(headKey, tx.head.append(nil))
 	if err := s.persist(tx); err != nil {
 		return err

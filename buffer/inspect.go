@@ -39,6 +39,15 @@ func (s *Store) inspect(key []byte) error {
 		return damage("its manifest is gone")
 	}
 	named := values{}
+	known := map[uint64]bool{} // versions of head records that Badger will find
+	newest := uint64(0)        // of these, the newest in a table
+	take := func(e entry) {
+		named.take(e)
+		if bytes.Equal(e.key, headKey) {
+			known[e.version] = true
+			newest = max(newest, e.version)
+		}
+	}
 	for n, id := range manifest {
 		if !slices.Contains(tables, n) {
 			return damage("table %d is gone", n)
@@ -47,7 +56,7 @@ func (s *Store) inspect(key []byte) error {
 		if err != nil {
 			return damage("%v", err)
 		}
-		if err := readTable(raw, keys[id], named.take); err != nil {
+		if err := readTable(raw, keys[id], take); err != nil {
 			return damage("table %d %v", n, err)
 		}
 	}
@@ -67,7 +76,33 @@ func (s *Store) inspect(key []byte) error {
 			return damage("%s %v", filepath.Base(path), err)
 		}
 		if l, _, ok := openDamagedLog(raw, keys); ok && filepath.Ext(path) == memtableEnding {
-			l.scan(func(e entry, _, _ int) { named.take(e) })
+			l.scan(func(e entry, _, _ int) {
+				named.take(e)
+				known[e.version] = known[e.version] || bytes.Equal(e.key, headKey)
+			})
+		}
+	}
+	return s.inspectUnnamed(tables, manifest, keys, func(version uint64) bool { return version <= newest || known[version] })
+}
+
+// inspectUnnamed looks at tables that the manifest does not name, which Badger removes. A crash leaves such, but what they
+// hold is then in other tables or a memtable's log too. Every Commit has a head record, so an older manifest shows by the
+// version of that.
+func (s *Store) inspectUnnamed(tables []uint64, manifest map[uint64]uint64, keys dataKeys, known func(version uint64) bool) error {
+	for _, n := range tables {
+		if _, is := manifest[n]; is {
+			continue
+		}
+		raw, err := os.ReadFile(badgerFile(filepath.Join(s.dir, badgerDir), n, tableEnding))
+		if err != nil {
+			continue
+		}
+		for _, block := range keys {
+			newer := false
+			readTable(raw, block, func(e entry) { newer = newer || bytes.Equal(e.key, headKey) && !known(e.version) })
+			if newer {
+				return &DamageError{s.dir, fmt.Sprintf("its manifest is older than table %d", n)}
+			}
 		}
 	}
 	return nil

@@ -44,6 +44,7 @@ type head struct {
 	root      tlog.Hash // of the tree of these leaves; zero for none
 	blocks    int64     // blocks that wait, numbered from firstBlock
 	nextBlock int64
+	redo      int64 // number of the newest Commit that was in the redo log when this went to Badger; 0: none yet
 }
 
 const headVersion = 3
@@ -54,7 +55,8 @@ func (h head) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(h.size))
 	b = append(b, h.root[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.blocks))
-	return binary.BigEndian.AppendUint64(b, uint64(h.nextBlock))
+	b = binary.BigEndian.AppendUint64(b, uint64(h.nextBlock))
+	return binary.BigEndian.AppendUint64(b, uint64(h.redo))
 }
 
 // errVersion means that a journal is whole, and of a format that this program does not read.
@@ -68,7 +70,7 @@ func parseHead(b []byte) (h head, err error) {
 		return h, fmt.Errorf("an older hubagent wrote it (format %d, this one reads format %d); %w: run that version until the platform has everything, then move the state folder away",
 			b[0], headVersion, errVersion)
 	}
-	if len(b) != 1+8+8+tlog.HashSize+8+8 {
+	if len(b) != 1+8+8+tlog.HashSize+8+8+8 {
 		return h, errors.New("not a head record")
 	}
 	number := func() (n int64) {
@@ -78,7 +80,7 @@ func parseHead(b []byte) (h head, err error) {
 	b = b[1:]
 	h.commit, h.size = number(), number()
 	b = b[copy(h.root[:], b):]
-	h.blocks, h.nextBlock = number(), number()
+	h.blocks, h.nextBlock, h.redo = number(), number(), number()
 	return h, nil
 }
 

@@ -92,6 +92,7 @@ func pages(n int) []byte {
 type redo struct {
 	file redoFile
 	pos  int64 // where the next frame goes, unless it has to wrap
+	last int64 // number of the newest frame; 0: none
 	used int64 // bytes that hold frames not in Badger yet, with what was left at the file's end
 	aead cipher.AEAD
 	pack *flate.Writer
@@ -133,11 +134,10 @@ func readRedo(dir string, key []byte) (r *redo, frames []frame, err error) {
 		damage = &DamageError{dir, fmt.Sprintf("redo log has %d bytes and should have %d", size, redoBytes)}
 		raw = append(raw[:min(size, redoBytes)], make([]byte, max(0, redoBytes-size))...)
 	}
-	last := int64(-1)
 	take := func(f frame, at, size int64) {
 		frames = append(frames, f)
-		if f.number > last {
-			last, r.pos = f.number, at+size
+		if f.number > r.last {
+			r.last, r.pos = f.number, at+size
 		}
 	}
 	models, later := map[int64][]byte{}, []int64{}
@@ -388,9 +388,9 @@ func (r *redo) append(b []byte) error {
 	if err := r.file.Datasync(); err != nil {
 		return fmt.Errorf("redo log: %w", err)
 	}
-	r.pos, r.used = pos+int64(len(b)), used
+	r.pos, r.used, r.last = pos+int64(len(b)), used, int64(binary.BigEndian.Uint64(b[12:]))
 	if r.modelNumber == 0 && len(b) > redoPage {
-		r.model, r.modelNumber = r.plain, int64(binary.BigEndian.Uint64(b[12:]))
+		r.model, r.modelNumber = r.plain, r.last
 	}
 	return nil
 }

@@ -75,6 +75,16 @@ func rekey(opts Options, newKey []byte, at func(step string) error) error {
 	if err != nil {
 		return err
 	}
+	// The new redo log will hold no frame, and none is to be missed in it.
+	s.redo.last = 0
+	err = s.Commit(func(tx *Tx) error {
+		tx.direct = true
+		tx.Set("rekeyed", nil)
+		return nil
+	})
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
 	// The lock is of the open file, so it stays with a second descriptor of it when the store goes.
 	lock, err := unix.FcntlInt(s.lock.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

@@ -123,7 +123,7 @@ func rebuild(opts Options, v *Survey, r *Replaced) (err error) {
 	h := head{commit: 1}
 	if v != nil {
 		h = v.head
-		h.commit = v.last + 1
+		h.commit, h.redo = v.last+1, 0
 		if err := b.survey(v, r); err != nil {
 			return err
 		}

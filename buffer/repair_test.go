@@ -416,3 +416,63 @@ func TestCrashInRepair(t *testing.T) {
 	}
 	checkLeaves(t, open(t, dir), 1)
 }
+
+// A redo log that was emptied, or is an older copy, is told by what Badger held of it; an older manifest by the tables
+// beside it, before Badger removes them. Then everything is still there but the last Commits.
+func TestRolledBackFiles(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "journal"))
+	largeLeaf(t, s, testLeaf(0))
+	appendLeaf(t, s, testLeaf(1))
+	read := func(name string) []byte {
+		t.Helper()
+		raw, err := os.ReadFile(filepath.Join(s.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	oldRedo, oldManifest := read(redoName), read("badger/MANIFEST")
+	appendLeaf(t, s, testLeaf(2))
+	if err := s.Drop(Range{0, 1}, false, nil); err != nil { // makes tables of what there is
+		t.Fatal(err)
+	}
+	largeLeaf(t, s, testLeaf(3))
+	appendLeaf(t, s, testLeaf(4))
+	for name, c := range map[string]struct {
+		file string
+		raw  []byte
+		lost int64 // leaves from here on
+	}{
+		"redo log of zeros":  {redoName, make([]byte, redoBytes), 4},
+		"older redo log":     {redoName, oldRedo, 4},
+		"redo log of noise":  {redoName, bytes.Repeat([]byte{0x5a, 0xc3}, redoBytes/2), 4},
+		"older manifest":     {"badger/MANIFEST", oldManifest, 5},
+		"manifest cut short": {"badger/MANIFEST", oldManifest[:len(oldManifest)-1], 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := crashed(t, s)
+			if err := os.WriteFile(filepath.Join(dir, c.file), c.raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var damage *DamageError
+			if again, err := Open(Options{Dir: dir}); !errors.As(err, &damage) {
+				if err == nil {
+					again.Close()
+				}
+				t.Fatalf("got %v", err)
+			}
+			v, err := Examine(Options{Dir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := int64(1); n < c.lost; n++ {
+				if leaf, err := v.Leaf(n); err != nil || !bytes.Equal(leaf.Data, testLeaf(n)) {
+					t.Errorf("leaf %d: %v", n, err)
+				}
+			}
+			if c.file == redoName && v.Complete() {
+				t.Error("the last Commits are not missed")
+			}
+		})
+	}
+}

@@ -386,6 +386,9 @@ func (s *Store) replay(key []byte) error {
 		return err
 	}
 	s.redo = log
+	if log.last < s.stored.redo {
+		return &DamageError{s.dir, fmt.Sprintf("its redo log ends at Commit %d, and once held Commit %d", log.last, s.stored.redo)}
+	}
 	for _, f := range frames {
 		if f.base > s.stored.commit {
 			return &DamageError{s.dir, fmt.Sprintf("its tables end at Commit %d, and once held Commit %d", s.stored.commit, f.base)}

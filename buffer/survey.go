@@ -32,7 +32,8 @@ type Survey struct {
 	log     log
 	head    head  // newest that was found
 	last    int64 // last Commit there is any word of
-	applied bool  // head is that of the last Commit, and nothing that Badger held is missing
+	current bool  // head is that of the last Commit
+	applied bool  // the same, and nothing that Badger held is missing
 
 	// Damage says what was found damaged, in a line each. What was dropped or replaced counts, too.
 	Damage []string
@@ -272,19 +273,23 @@ func (v *Survey) redo(key []byte) error {
 		}
 		v.head, v.last = h, h.commit
 	}
-	_, frames, err := readRedo(v.dir, key)
+	v.current = true
+	log, frames, err := readRedo(v.dir, key)
 	var damage *DamageError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if v.head.commit > 0 {
 			v.damaged("its redo log is gone")
-			v.applied = false
+			v.applied, v.current = false, false
 		}
 	case errors.As(err, &damage):
 		v.damaged("%s", damage.What)
-		v.applied = false
+		v.applied, v.current = false, false
 	case err != nil:
 		return err
+	case log.last < v.head.redo:
+		v.damaged("its redo log ends at Commit %d, and once held Commit %d", log.last, v.head.redo)
+		v.applied, v.current = false, false
 	}
 	stored := v.head.commit
 	for _, f := range frames {
@@ -323,7 +328,7 @@ func (v *Survey) redo(key []byte) error {
 		}
 	}
 	if v.last != v.head.commit {
-		v.applied = false
+		v.applied, v.current = false, false
 	}
 	if !v.applied {
 		v.damaged("what was committed after Commit %d is not all there", stored)
@@ -437,10 +442,10 @@ func (v *Survey) Get(name string) ([]byte, error) {
 	return f.data, nil
 }
 
-// Blocks returns the blocks that wait to become a leaf, as far as they are there. Where Commits are missing they may
+// Blocks returns the blocks that wait to become a leaf, as far as they are there. Where the last Commits are missing they may
 // have become one, so there are none.
 func (v *Survey) Blocks() (list [][]byte) {
-	if !v.applied {
+	if !v.current {
 		return nil
 	}
 	for n := v.head.nextBlock - v.head.blocks; n < v.head.nextBlock; n++ {
