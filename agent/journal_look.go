@@ -27,7 +27,7 @@ type journalInfo struct {
 	Leaves       int64            `json:"leaves"`
 	Root         string           `json:"root"`
 	Stored       map[string]int64 `json:"stored"`  // leaves that are there, by kind
-	Missing      []buffer.Range   `json:"missing"` // ends not included
+	Missing      [][2]int64       `json:"missing"` // first and last of each run
 	Blocks       int              `json:"blocks"`  // readings that are not part of a leaf yet
 	Acknowledged int64            `json:"acknowledged"`
 	Waiting      int64            `json:"waiting"` // stored, and not acknowledged
@@ -74,7 +74,10 @@ func describeJournal(v *buffer.Survey) (info journalInfo, err error) {
 	dir := v.Dir()
 	size, root := v.Root()
 	info = journalInfo{
-		Folder: dir, Leaves: size, Stored: map[string]int64{}, Missing: v.Missing(), Blocks: len(v.Blocks()), Damage: v.Damage,
+		Folder: dir, Leaves: size, Stored: map[string]int64{}, Missing: [][2]int64{}, Blocks: len(v.Blocks()), Damage: slices.Concat([]string{}, v.Damage),
+	}
+	for _, r := range v.Missing() {
+		info.Missing = append(info.Missing, [2]int64{r.First, r.End - 1})
 	}
 	if size > 0 {
 		info.Root = root.String()
@@ -120,7 +123,7 @@ func (i journalInfo) print(out io.Writer) error {
 	fmt.Fprintf(w, "blocks\t%d that are not part of a leaf yet\n", i.Blocks)
 	fmt.Fprintf(w, "platform\thas %d, %d wait\n", i.Acknowledged, i.Waiting)
 	for _, r := range i.Missing {
-		fmt.Fprintf(w, "missing\tleaves %d to %d\n", r.First, r.End-1)
+		fmt.Fprintf(w, "missing\tleaves %d to %d\n", r[0], r[1])
 	}
 	for _, dir := range i.Aside {
 		fmt.Fprintf(w, "set aside\t%s: a journal that was damaged, or replaced; look at it with --dir\n", dir)
@@ -185,6 +188,14 @@ func verifyJournal(c *cobra.Command, v *buffer.Survey) error {
 	return err
 }
 
+// sayMissing names on standard error what should be in a journal and is not, and returns how many runs of leaves that are.
+func sayMissing(c *cobra.Command, v *buffer.Survey) int {
+	for _, r := range v.Missing() {
+		fmt.Fprintf(c.ErrOrStderr(), "leaves %d to %d are missing: hubagent journal info says more\n", r.First, r.End-1)
+	}
+	return len(v.Missing())
+}
+
 func newJournalCatCommand() *cobra.Command {
 	var f journalFlags
 	from, to, kinds := int64(0), int64(-1), []string{}
@@ -214,14 +225,14 @@ func newJournalCatCommand() *cobra.Command {
 				}
 				out.Write(leaf.Data)
 				if err := out.WriteByte('\n'); err != nil {
-					return nil // whoever reads has enough
+					return fmt.Errorf("cannot print leaves: %w", err)
 				}
 			}
 			if err := out.Flush(); err != nil {
-				return nil
+				return fmt.Errorf("cannot print leaves: %w", err)
 			}
-			if broken > 0 {
-				return reported{fmt.Errorf("%d leaves cannot be read", broken)}
+			if missing := sayMissing(c, v); broken+missing > 0 {
+				return reported{errors.New("not all leaves can be read")}
 			}
 			return nil
 		},

@@ -61,6 +61,13 @@ damaged journal is set aside in a folder beside it, unchanged. A sound journal s
 			}
 			defer func() { err = errors.Join(err, store.Close()) }()
 			before := store.Size()
+			if _, err := store.Get(buffer.StateReplaced); err == nil {
+				fmt.Fprintln(c.OutOrStdout(), "journal was damaged, and another one has taken its place")
+			}
+			damaged, err := damagedLeaves(c, store)
+			if err != nil {
+				return err
+			}
 			epoch, err := record.Begin(store, cfg, secret.Public, version, clock())
 			if err != nil {
 				return err
@@ -68,12 +75,33 @@ damaged journal is set aside in a folder beside it, unchanged. A sound journal s
 			record.Carry{Store: store, Epoch: epoch, Clock: clock, Log: log, Acked: func(old *buffer.Survey) (contract.SeqSet, error) {
 				return uplink.Acked(old)
 			}}.Run(c.Context())
+			keeper := record.Quota{Store: store, Epoch: epoch, Clock: clock, Log: log}
+			for _, n := range damaged {
+				keeper.Mend(n)
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "journal is sound: epoch %s, %d leaves, %d of them new\n", epoch.Name, store.Size(), store.Size()-before)
 			return err
 		},
 	}
 	f.add(c, false)
 	return c
+}
+
+// damagedLeaves reads every leaf and returns the numbers of those that are damaged.
+func damagedLeaves(c *cobra.Command, store *buffer.Store) (list []int64, err error) {
+	p := leafProgress{c: c, what: "repair", of: store.Size()}
+	for n := range store.Size() {
+		var damage *buffer.DamageError
+		_, err := store.Leaf(n)
+		switch {
+		case errors.As(err, &damage):
+			list = append(list, n)
+		case err != nil && !errors.Is(err, buffer.ErrDropped):
+			return nil, err
+		}
+		p.tell(n)
+	}
+	return list, nil
 }
 
 func newJournalCompactCommand() *cobra.Command {
@@ -148,6 +176,9 @@ The file is not encrypted. It holds readings, no names and no addresses.`,
 			if err != nil {
 				return errors.Join(fmt.Errorf("cannot export: %w", err), os.Remove(file+".new"))
 			}
+			if sayMissing(c, v) > 0 {
+				fmt.Fprintln(c.ErrOrStderr(), "the file says so, too")
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %d leaves that the platform does not have\n", file, leaves)
 			return err
 		},
@@ -164,11 +195,11 @@ func newJournalImportCommand() *cobra.Command {
 		Short: "Take over what another gateway exported",
 		Long: `import takes a file of "hubagent journal export" into the journal of this gateway, whose hub.yaml
 has the same gateway.id. Do it before the agent's first start: the new journal's epoch then names the
-old one. The leaves travel to the platform, which keeps those that it does not have.`,
-		Args: cobra.MaximumNArgs(1),
+old one. The leaves travel to the platform, which keeps those that it does not have. Register the
+new state/keys/log.pub there. Nothing tells whether the file was altered on its way: carry it yourself.`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if len(args) != 1 {
-				return usageError{errors.New("import needs the file to take: hubagent journal import FILE")}
+				return usageError{errors.New("import needs one file to take: hubagent journal import FILE")}
 			}
 			cfg, err := loadConfig(c, f.config)
 			if err != nil {

@@ -79,8 +79,7 @@ func takeOver(old predecessor, why string, tx *buffer.Tx) (*previous, error) {
 	if old == nil {
 		return &p, nil
 	}
-	name, _ := old.Get(stateEpoch) // absent: not known
-	p.Epoch = string(name)
+	p.Epoch = epochOf(old)
 	size, root := old.Root()
 	if p.Size = size; size > 0 {
 		p.Root = root.String()
@@ -96,6 +95,25 @@ func takeOver(old predecessor, why string, tx *buffer.Tx) (*previous, error) {
 		}
 	}
 	return &p, nil
+}
+
+// epochOf is the epoch of a predecessor, by its leaves where its record is gone; empty when there are none.
+func epochOf(old predecessor) string {
+	if name, err := old.Get(stateEpoch); err == nil {
+		return string(name)
+	}
+	v, ok := old.(*buffer.Survey)
+	if !ok {
+		return ""
+	}
+	for _, n := range v.Leaves() {
+		if leaf, err := v.Leaf(n); err == nil {
+			if l, err := contract.ParseLeaf(leaf.Data); err == nil {
+				return l.Epoch
+			}
+		}
+	}
+	return ""
 }
 
 // keptStates are the state records that outlive an epoch.
@@ -226,8 +244,7 @@ func (c Carry) all(ctx context.Context, old predecessor, acked contract.SeqSet, 
 	if err := c.append(batch, at); err != nil {
 		return err
 	}
-	name, _ := old.Get(stateEpoch)
-	g := gap{Why: "damage", Epoch: string(name), Leaves: [][2]int64{}}
+	g := gap{Why: "damage", Epoch: epochOf(old), Leaves: [][2]int64{}}
 	for _, r := range old.Missing() {
 		for n := r.First; n < r.End; n++ {
 			if !acked.Contains(n) {

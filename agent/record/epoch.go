@@ -27,6 +27,7 @@ type Epoch struct {
 // The names of state records.
 const (
 	stateEpoch    = "epoch"    // name
+	stateGateway  = "gateway"  // id of the epoch's gateway
 	stateMeta     = "meta"     // metaState
 	stateCounts   = "counts"   // Counts
 	stateFaults   = "faults"   // device -> openFault
@@ -85,6 +86,9 @@ func begin(store *buffer.Store, cfg *config.Config, logKey, version string, now 
 	if err != nil && !errors.Is(err, buffer.ErrNotFound) {
 		return e, err
 	}
+	if err := sameGateway(store, cfg.Gateway.ID); err != nil {
+		return e, err
+	}
 	lost, err := lostInPlace(store)
 	if err != nil {
 		return e, err
@@ -96,6 +100,7 @@ func begin(store *buffer.Store, cfg *config.Config, logKey, version string, now 
 		if e.Name == "" {
 			e.Name = newEpoch(now)
 			tx.Set(stateEpoch, []byte(e.Name))
+			tx.Set(stateGateway, []byte(e.Gateway))
 			var before *previous
 			if why != "" {
 				if before, err = takeOver(old, why, tx); err != nil {
@@ -128,6 +133,19 @@ func begin(store *buffer.Store, cfg *config.Config, logKey, version string, now 
 		return e, fmt.Errorf("cannot begin epoch: %w", err)
 	}
 	return e, nil
+}
+
+// sameGateway is an error when the journal is that of another gateway: leaves of two gateways in one epoch would be refused
+// by the platform for ever.
+func sameGateway(store *buffer.Store, id string) error {
+	raw, err := store.Get(stateGateway)
+	if errors.Is(err, buffer.ErrNotFound) {
+		return nil
+	}
+	if err == nil && string(raw) != id {
+		err = fmt.Errorf("journal %s is of gateway %s, and hub.yaml says gateway.id is %s: put back %s, or begin with another state folder", store.Options().Dir, raw, id, raw)
+	}
+	return err
 }
 
 // newEpoch names an epoch by its first minute, for people, and 32 random bits, since a gateway's clock may be wrong.
