@@ -163,7 +163,7 @@ func (a *agent) link(now time.Time) status.Uplink {
 	u := a.uplink.Stats()
 	l := status.Uplink{
 		State: status.LinkOffline, Broker: u.Broker, Since: record.Present(u.Since, now), RetryAt: record.Present(u.RetryAt, now), Acknowledged: u.Acknowledged,
-		Waiting: u.Waiting, LastAck: record.Present(u.LastAck, now), Published: u.Published, Republished: u.Republished,
+		Waiting: u.Waiting, GivenUp: u.GivenUp, LastAck: record.Present(u.LastAck, now), Published: u.Published, Republished: u.Republished,
 		Connects: u.Connects, Checkpoint: u.Checkpoint, OldestWaiting: u.OldestWaiting,
 	}
 	switch {

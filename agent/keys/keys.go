@@ -3,6 +3,8 @@
 package keys
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,15 +62,30 @@ func Load(cfg *config.Config) (Keys, error) {
 	if want := contract.KeyName(cfg.Uplink.Origin, cfg.Gateway.ID); k.Log.Name() != want {
 		return k, fmt.Errorf("log key %s is for %q, and the config says %q: put back gateway.id and uplink.origin, or begin with a new state folder", path(cfg.State, "log.key"), k.Log.Name(), want)
 	}
-	if k.Public != "" {
-		return k, writeFileSync(pubPath, k.Public+"\n", 0o644)
+	if k.Public == "" {
+		if k.Public, err = publicOf(strings.TrimSpace(secret)); err != nil {
+			return k, fmt.Errorf("log key %s is not usable: %w", path(cfg.State, "log.key"), err)
+		}
 	}
-	public, err := os.ReadFile(pubPath)
-	if err != nil {
-		return k, fmt.Errorf("cannot read public log key: %w", err)
+	if written, err := os.ReadFile(pubPath); err == nil && strings.TrimSpace(string(written)) == k.Public {
+		return k, nil
 	}
-	k.Public = strings.TrimSpace(string(public))
-	return k, nil
+	return k, writeFileSync(pubPath, k.Public+"\n", 0o644) // the first time, or in the place of one that is gone or another's
+}
+
+// publicOf is the public form of a log key, which package note writes as PRIVATE+KEY+name+hash+base64 of algorithm and
+// seed.
+func publicOf(secret string) (string, error) {
+	field := strings.Split(secret, "+")
+	if len(field) < 5 {
+		return "", errors.New("it is cut short")
+	}
+	raw, err := base64.StdEncoding.DecodeString(strings.Join(field[4:], "+")) // which base64 may hold
+	if err != nil || len(raw) != 1+ed25519.SeedSize {
+		return "", errors.New("it is cut short")
+	}
+	public, _ := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
+	return note.NewEd25519VerifierKey(field[2], public)
 }
 
 // loadKey reads a key, or makes it when neither it nor what needs it is there.

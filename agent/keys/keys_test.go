@@ -72,8 +72,7 @@ func TestKeyTrouble(t *testing.T) {
 			}
 			return os.Remove(path(cfg.State, "journal.key"))
 		}, "journal.key is gone, and"},
-		"log key lost":    {func(cfg *config.Config) error { return os.Remove(path(cfg.State, "log.key")) }, "log.key is gone, and"},
-		"public key lost": {func(cfg *config.Config) error { return os.Remove(path(cfg.State, "log.pub")) }, "cannot read public log key"},
+		"log key lost": {func(cfg *config.Config) error { return os.Remove(path(cfg.State, "log.key")) }, "log.key is gone, and"},
 		"journal key short": {func(cfg *config.Config) error {
 			return os.WriteFile(path(cfg.State, "journal.key"), []byte("x"), 0o600)
 		}, "has 1 bytes and should have 32"},
@@ -91,6 +90,30 @@ func TestKeyTrouble(t *testing.T) {
 		}
 		if _, err := Load(cfg); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The public log key is made again from the secret one, and replaces one that is of another gateway.
+func TestPublicKeyIsMadeAgain(t *testing.T) {
+	cfg := testConfig(t)
+	want := load(t, cfg).Public
+	for name, change := range map[string]func(file string) error{
+		"gone":  os.Remove,
+		"empty": func(file string) error { return os.WriteFile(file, nil, 0o644) },
+		"foreign": func(file string) error {
+			return os.WriteFile(file, []byte(load(t, testConfig(t)).Public), 0o644)
+		},
+	} {
+		file := path(cfg.State, "log.pub")
+		if err := change(file); err != nil {
+			t.Fatal(err)
+		}
+		if got := load(t, cfg).Public; got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+		if raw, err := os.ReadFile(file); err != nil || strings.TrimSpace(string(raw)) != want {
+			t.Errorf("%s: the file says %q: %v", name, raw, err)
 		}
 	}
 }

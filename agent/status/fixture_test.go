@@ -126,7 +126,7 @@ func troubledSnapshot() Snapshot {
 	s.Clock, s.ClockFacts = "step", ClockFacts{Since: testNow.Add(-20 * time.Second), JumpedAt: testNow.Add(-20 * time.Second), JumpedByMs: 7 * 86_400_000, AheadMs: ahead(2300)}
 	s.Uplink = Uplink{
 		State: LinkOffline, Broker: "mqtts://platform.example:8883", Since: testNow.Add(-42 * time.Minute), Acknowledged: 3084,
-		Waiting: 43, OldestWaiting: testNow.Add(-43 * time.Minute), LastAck: testNow.Add(-43 * time.Minute), Connects: 2,
+		Waiting: 43, GivenUp: 12, OldestWaiting: testNow.Add(-43 * time.Minute), LastAck: testNow.Add(-43 * time.Minute), Connects: 2,
 		Error: "dial tcp 203.0.113.7:8883: connect: network is unreachable", RetryAt: testNow.Add(95 * time.Second),
 	}
 	return s

@@ -83,6 +83,7 @@ func metrics(s Snapshot) []byte {
 	e.one("hubagent_leaves_published_total", "counter", "Leaves sent since start, repeats included.", float64(u.Published))
 	e.one("hubagent_leaves_republished_total", "counter", "Leaves sent since start that had been sent before.", float64(u.Republished))
 	e.one("hubagent_leaves_acknowledged", "gauge", "Leaves the platform has stored.", float64(u.Acknowledged))
+	e.one("hubagent_leaves_given_up", "gauge", "Leaves that the journal gave up or lost before the platform had them.", float64(u.GivenUp))
 	e.one("hubagent_leaves_waiting", "gauge", "Leaves the platform has not stored.", float64(u.Waiting))
 	oldest := 0.0
 	if u.Waiting > 0 && !u.OldestWaiting.IsZero() {

@@ -151,7 +151,11 @@ func (l *language) uplinkSentences(s Snapshot) []sentence {
 		if u.Connects == 0 && u.Error == "" {
 			return []sentence{{Level: wait, Before: l.Say("state.connecting")}}
 		}
-		return []sentence{{Level: warn, Before: l.Say("state.offline", l.span(s.Now.Sub(u.Since))) + gap + waiting}}
+		all := []sentence{{Level: warn, Before: l.Say("state.offline", l.span(s.Now.Sub(u.Since))) + gap + waiting}}
+		if u.GivenUp > 0 {
+			all = append(all, sentence{Level: bad, Before: l.count("state.given_up", int(u.GivenUp))})
+		}
+		return all
 	case LinkSilent:
 		quiet := s.Now.Sub(u.Since)
 		if quiet < firstAnswer {

@@ -162,6 +162,7 @@ type Uplink struct {
 	Acknowledged  int64     `json:"acknowledged"`            // leaves the platform has stored
 	Waiting       int64     `json:"waiting"`                 // leaves it has not
 	OldestWaiting time.Time `json:"oldest_waiting,omitzero"` // time of the oldest leaf waiting
+	GivenUp       int64     `json:"given_up"`                // leaves that the journal had no room for before the platform had them, or lost
 	LastAck       time.Time `json:"last_ack,omitzero"`
 	Published     uint64    `json:"published"`   // leaves sent since start, repeats included
 	Republished   uint64    `json:"republished"` // of these, sent before

@@ -44,6 +44,7 @@ type Stats struct {
 	RetryAt      time.Time // of the next attempt
 	Acknowledged int64     // leaves the platform has stored
 	Waiting      int64     // leaves it has not
+	GivenUp      int64     // leaves that it will not get: the journal had no room, or lost them
 	// OldestWaiting is when the oldest of them was committed, by the present clock where it can be told; zero when there is
 	// none, and when its clock was not good and it is of an earlier boot.
 	OldestWaiting time.Time
@@ -140,7 +141,7 @@ func (u *Uplink) Stats() Stats {
 	}
 	settled.Add(0, u.gone.Next-1)
 	u.mu.Unlock()
-	s.Waiting = size - settled.Count()
+	s.Waiting, s.GivenUp = size-settled.Count(), settled.Count()-s.Acknowledged
 	if first < size {
 		s.OldestWaiting = u.committedAt(first)
 	}
