@@ -18,12 +18,14 @@ type flashCost struct {
 }
 
 // What was measured, see deploy/docs/journal.md: a Commit of a sync interval is written in whole pages; a leaf as well when
-// it is small, and else as it is. Compressed, a row takes rowBytes and each of its readings readingBytes.
+// it is small, and else as it is. Compressed, a row takes rowBytes and each of its readings readingBytes; where a Commit
+// takes several pages, those after the first one of a leaf take only a share of that, likeFirst.
 const (
 	pageBytes    = 4096
 	directBytes  = 16 << 10
 	rowBytes     = 3.6
 	readingBytes = 3.7
+	likeFirst    = 0.75
 
 	exampleEndurance = 10 * config.TB
 )
@@ -56,7 +58,11 @@ func flashOf(cfg *config.Config) flashCost {
 	if each < directBytes {
 		each = pages(each)
 	}
-	f.Bytes = commits*pages(payload/commits) + leaves*each
+	frame := payload / commits
+	f.Bytes = commits*pages(frame) + leaves*each
+	if frame > pageBytes && each >= directBytes {
+		f.Bytes = leaves*pages(frame) + (commits-leaves)*pages(likeFirst*frame) + leaves*each
+	}
 	f.Years = f.Endurance / f.Bytes / 365.25
 	return f
 }

@@ -103,7 +103,7 @@ func flashSite(devices int, sync time.Duration) *config.Config {
 func TestFlashAsMeasured(t *testing.T) {
 	measured := map[int][4]float64{
 		1: {41.83, 41.83, 41.83, 17.94}, 10: {367.2, 187.3, 43.84, 19.42}, 50: {848.0, 211.3, 57.95, 44.53},
-		145: {754.9, 224.1, 118.2, 94.32}, 400: {830.7, 299.8, 264.1, 240.7},
+		145: {755.2, 224.2, 90.05, 89.31}, 400: {830.4, 299.9, 265.0, 242.8},
 	}
 	for devices, want := range measured {
 		for i, sync := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 10 * time.Second, 30 * time.Second} {
