@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Mend is for a leaf for which Leaf gave a *DamageError. It looks through the value logs for what is left of it, which
-// can take a second for every hundred megabytes, and writes it again when it can be put right: mended is true then.
+// Mend is for a leaf for which Leaf gave a *DamageError. It looks through the value logs for what is left of it, which the
+// first time can take a second for every hundred megabytes, and writes it again when it can be put right: mended is true
+// then.
 // Otherwise it gives the leaf up, as Drop does, in one Commit with what lost adds, such as a leaf that tells of it.
 func (s *Store) Mend(n int64, lost func(tx *Tx) error) (mended bool, err error) {
 	hash, err := s.readHash(tlog.StoredHashIndex(0, n))
@@ -41,13 +43,32 @@ func (s *Store) Mend(n int64, lost func(tx *Tx) error) (mended bool, err error) 
 	return data != nil && err == nil, err
 }
 
+// mostMended bounds the mended leaves that are kept: more are lost as if they could not be mended.
+const mostMended = 64
+
 // names says whether Badger holds a key, whatever became of its value.
 func (s *Store) names(key []byte) bool {
 	return s.view(func(txn *badger.Txn) error { _, err := txn.Get(key); return err }) == nil
 }
 
-// search looks for a leaf that matches its hash in the value logs, damaged ones too.
+// search looks for a leaf that matches its hash in the value logs, damaged ones too. What it finds mended of other leaves it
+// keeps, and each value log that is not written any more is looked through once: a lost one may have held hundreds.
 func (s *Store) search(n int64, hash tlog.Hash) (data []byte, prefix byte, err error) {
+	s.mending.Lock()
+	defer s.mending.Unlock()
+	if s.searched == nil {
+		s.searched, s.mended = map[uint64]bool{}, map[int64]record{}
+	}
+	fits := func(sealed []byte) bool {
+		if len(sealed) == 0 {
+			return false
+		}
+		raw, err := decode(sealed[1:])
+		return err == nil && tlog.RecordHash(raw) == hash
+	}
+	if r, ok := s.mended[n]; ok && fits(r.value) {
+		return r.value, r.key[0], nil
+	}
 	dir := filepath.Join(s.dir, badgerDir)
 	keys, err := readRegistry(dir, s.opts.Key)
 	if err != nil {
@@ -57,7 +78,10 @@ func (s *Store) search(n int64, hash tlog.Hash) (data []byte, prefix byte, err e
 	if err != nil {
 		return nil, 0, fmt.Errorf("cannot look through journal: %w", err)
 	}
-	for _, file := range files {
+	for i, file := range files {
+		if s.searched[file] {
+			continue
+		}
 		raw, err := os.ReadFile(badgerFile(dir, file, valueLogEnding))
 		if errors.Is(err, os.ErrNotExist) {
 			continue // given back meanwhile
@@ -69,18 +93,22 @@ func (s *Store) search(n int64, hash tlog.Hash) (data []byte, prefix byte, err e
 		if !ok {
 			continue
 		}
-		l.scan(func(e entry, _, _ int) {
-			if len(e.key) != 9 || keyNumber(e.key) != n || e.key[0] != leafPrefix && e.key[0] != lastingPrefix {
+		l.scan(func(e entry, at, _ int) {
+			if len(e.key) != 9 || e.key[0] != leafPrefix && e.key[0] != lastingPrefix {
 				return
 			}
 			sealed, ok := unseal(e.key, e.value)
-			if !ok || len(sealed) == 0 {
+			if !ok {
 				return
 			}
-			if raw, err := decode(sealed[1:]); err == nil && tlog.RecordHash(raw) == hash {
-				data, prefix = sealed, e.key[0]
+			if keyNumber(e.key) == n && fits(sealed) {
+				data, prefix = slices.Clone(sealed), e.key[0]
+			}
+			if _, _, sound := l.entry(at); !sound && len(s.mended) < mostMended {
+				s.mended[keyNumber(e.key)] = record{slices.Clone(e.key), slices.Clone(sealed)}
 			}
 		})
+		s.searched[file] = i < len(files)-1
 	}
 	return data, prefix, nil
 }

@@ -118,6 +118,10 @@ type Store struct {
 	pending  map[string][]byte // records in the redo log that are not in Badger yet; nil: to be deleted there
 
 	step step
+
+	mending  sync.Mutex // guards what Mend found
+	searched map[uint64]bool
+	mended   map[int64]record
 }
 
 // Badger's settings, measured for a gateway of 512 MB with a journal of 2 GB: values live in the value log and the
