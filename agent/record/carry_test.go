@@ -2,12 +2,15 @@ package record
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -298,4 +301,66 @@ func FuzzImport(f *testing.F) {
 		e.Missing()
 		e.parseLine(line)
 	})
+}
+
+// What somebody changed in an export is refused where it cannot be, and told of where leaves are missing.
+func TestImportOfAChangedExport(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	filled(t, dir)
+	v, err := buffer.Examine(buffer.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := Export(&file, v, "g1", contract.SeqSet{Next: 5}, nil); err != nil {
+		t.Fatal(err)
+	}
+	unpacked, err := gzip.NewReader(&file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(unpacked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(strings.TrimSuffix(string(text), "\n"), "\n")
+	for name, c := range map[string]struct {
+		change func([]string) string
+		gap    string // what the new journal says is lost; empty: it refuses the file
+	}{
+		"a line that is no leaf": {func(l []string) string { return strings.Join(l, "") + "\njunk\n" }, ""},
+		"leaves the platform cannot have": {func(l []string) string {
+			return strings.Replace(strings.Join(l, ""), `"next":5`, `"next":4000000000`, 1)
+		}, ""},
+		"an impossible state":      {func(l []string) string { return strings.Replace(strings.Join(l, ""), `{"energy":77}`, `"x"`, 1) }, ""},
+		"a leaf is missing":        {func(l []string) string { return strings.Join(l[:3], "") + strings.Join(l[4:], "") + "\n" }, `"leaves":[[7,7]]`},
+		"the last leaf is missing": {func(l []string) string { return strings.Join(l[:len(l)-1], "") }, `"leaves":[[16,16]]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var raw bytes.Buffer
+			packed := gzip.NewWriter(&raw)
+			if _, err := packed.Write([]byte(c.change(lines))); err != nil {
+				t.Fatal(err)
+			}
+			if err := packed.Close(); err != nil {
+				t.Fatal(err)
+			}
+			store, err := Open(buffer.Options{Dir: filepath.Join(t.TempDir(), "journal"), Lasting: Lasting()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			err = Import(t.Context(), &raw, store, testConfig(), "key", "test", synced, slog.New(slog.DiscardHandler))
+			if (err != nil) != (c.gap == "") {
+				t.Fatalf("got %v", err)
+			}
+			if c.gap == "" {
+				return
+			}
+			last, err := store.Leaf(store.Size() - 1)
+			if err != nil || !strings.Contains(string(last.Data), c.gap) {
+				t.Errorf("%.300s: %v", last.Data, err)
+			}
+		})
+	}
 }
