@@ -50,7 +50,7 @@ goes on with its numbers where everything could be accounted for, or else one of
 names the old one and carries over what is left of it. What is lost is named in a gap leaf. The
 damaged journal is set aside in a folder beside it, unchanged. A sound journal stays as it is.`,
 		Args: noArguments,
-		RunE: func(c *cobra.Command, _ []string) error {
+		RunE: func(c *cobra.Command, _ []string) (err error) {
 			cfg, _, err := f.open(c)
 			if err != nil {
 				return err

@@ -80,6 +80,25 @@ func ours(key []byte) bool {
 	return false
 }
 
+// plausible says whether an entry was decrypted rightly: with another key or counter a key of ours comes out by chance, and
+// of the many bits that may be wrong one would do.
+func plausible(e entry) bool {
+	if !ours(e.key) {
+		return false
+	}
+	_, points := e.pointer()
+	switch {
+	case e.key[0] == '!', bytes.Equal(e.key, headKey), len(e.key) == 1:
+		return true
+	case !points && e.meta&metaDelete == 0:
+		_, ok := unseal(e.key, e.value)
+		return ok
+	case e.key[0] == statePrefix:
+		return !bytes.ContainsFunc(e.key, func(r rune) bool { return r < ' ' || r > '~' })
+	}
+	return keyNumber(e.key) < 1<<40
+}
+
 // dataKeys are the keys that Badger's files are encrypted with, by their number. 0 stands for no encryption.
 type dataKeys map[uint64]cipher.Block
 
@@ -176,7 +195,7 @@ func openDamagedLog(raw []byte, keys dataKeys) (l log, sound, ok bool) {
 		return l, false, false
 	}
 	if l, ok = openLog(raw, keys); ok {
-		if e, _, first := l.entry(logHeader); !first || ours(e.key) {
+		if e, _, first := l.entry(logHeader); !first || plausible(e) {
 			return l, true, true
 		}
 	}
@@ -193,7 +212,7 @@ func (l log) mendHeader(keys dataKeys) (log, bool) {
 		if !ok {
 			continue
 		}
-		if e, _, ok := mended.entry(logHeader); ok && ours(e.key) {
+		if e, _, ok := mended.entry(logHeader); ok && plausible(e) {
 			return mended, true
 		}
 	}

@@ -89,7 +89,7 @@ func (s *Store) search(n int64, hash tlog.Hash) (data []byte, prefix byte, err e
 		if err != nil {
 			return nil, 0, fmt.Errorf("cannot look through journal: %w", err)
 		}
-		l, _, ok := openDamagedLog(raw, keys)
+		l, whole, ok := openDamagedLog(raw, keys)
 		if !ok {
 			continue
 		}
@@ -108,7 +108,8 @@ func (s *Store) search(n int64, hash tlog.Hash) (data []byte, prefix byte, err e
 				s.mended[keyNumber(e.key)] = record{slices.Clone(e.key), slices.Clone(sealed)}
 			}
 		})
-		s.searched[file] = i < len(files)-1
+		// Behind a damaged header Badger can read nothing, though each entry is sound.
+		s.searched[file] = whole && i < len(files)-1
 	}
 	return data, prefix, nil
 }

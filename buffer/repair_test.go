@@ -476,3 +476,27 @@ func TestRolledBackFiles(t *testing.T) {
 		})
 	}
 }
+
+// One wrong bit in the header of a value log takes all that it holds from Badger, and nothing from Mend.
+func TestWrongBitInAHeader(t *testing.T) {
+	master, leaves := aged(t, testKey)
+	for _, byteAt := range []int{7, logHeader - 1} { // number of the key; beginning of the counter
+		dir := filepath.Join(t.TempDir(), "journal")
+		if err := os.CopyFS(dir, os.DirFS(master)); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "badger", "000003.vlog")
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw[byteAt] ^= 1 << 3
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		v := outcome(t, Options{Dir: dir, Key: testKey, Lasting: []Class{'e'}}, leaves, fmt.Sprint("header byte ", byteAt))
+		if v != "mended on reading" && v != "repaired" {
+			t.Errorf("byte %d: %s", byteAt, v)
+		}
+	}
+}
