@@ -45,11 +45,6 @@ func Repair(opts Options, why string) (Replaced, error) {
 	})
 }
 
-// SetAside puts an empty store in the place of one whose log must not go on for another reason, which why gives.
-func SetAside(opts Options, why string) (Replaced, error) {
-	return replace(opts, func() (*Survey, Replaced, error) { return nil, Replaced{Why: why}, nil })
-}
-
 // replace builds a store beside the old one - from a Survey, or empty without one -, and exchanges the two.
 func replace(opts Options, plan func() (*Survey, Replaced, error)) (r Replaced, err error) {
 	lock, err := takeLock(filepath.Join(opts.Dir, lockName))
